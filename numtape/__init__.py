@@ -1,0 +1,1 @@
+"""numtape: a training step traced once and replayed as one plain NumPy program."""
