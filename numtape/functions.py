@@ -1,0 +1,131 @@
+"""NumPy's functions on tensors, arrays and numbers.
+
+Each is the operation or composition of the same name in `numtape.ir.ops`, with its first
+arguments made tensors, so that `nt.exp(array)` works as `nt.exp(tensor)` does.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+import numpy as np
+
+from numtape.ir.interpreter import current
+from numtape.ir.ops import activations, elementwise, indexing, linalg, reductions, shapes
+from numtape.ir.op import Op
+from numtape.tracer.tensor import Tensor
+
+
+def _on_tensors(function: Callable, count: int = 1, doc: str | None = None) -> Callable:
+    """`function` with its first `count` arguments lifted."""
+
+    @wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        lift = current().lift
+        return function(*(lift(a) for a in args[:count]), *args[count:], **kwargs)
+
+    called.__doc__ = doc or function.__doc__
+    return called
+
+
+def _elementary(op: Op, doc: str) -> Callable:
+    def called(x: Any) -> Any:
+        return op(x)
+
+    called.__name__ = called.__qualname__ = op.name
+    called.__doc__ = doc
+    return called
+
+
+abs = _elementary(elementwise.absolute, "|x|, entry by entry.")
+cos = _elementary(elementwise.cos, "Cosine, entry by entry; x in radians.")
+erf = _elementary(activations.erf, "The error function, entry by entry.")
+exp = _elementary(elementwise.exp, "e to the x, entry by entry.")
+expm1 = _elementary(elementwise.expm1, "e to the x, less 1, accurate near 0.")
+isfinite = _elementary(elementwise.isfinite, "True where x is neither infinite nor NaN.")
+log = _elementary(elementwise.log, "Natural logarithm, entry by entry.")
+log1p = _elementary(elementwise.log1p, "log(1 + x), accurate near 0.")
+sigmoid = _elementary(activations.sigmoid, "1 / (1 + e^-x), entry by entry.")
+sign = _elementary(elementwise.sign, "-1, 0 or 1, entry by entry.")
+sin = _elementary(elementwise.sin, "Sine, entry by entry; x in radians.")
+sqrt = _elementary(elementwise.sqrt, "Square root, entry by entry.")
+square = _elementary(elementwise.square, "x times x, entry by entry.")
+tanh = _elementary(elementwise.tanh, "Hyperbolic tangent, entry by entry.")
+
+
+def maximum(x: Any, y: Any) -> Any:
+    """The larger of two, entry by entry; equal entries share the gradient."""
+    return elementwise.maximum(x, y)
+
+
+def minimum(x: Any, y: Any) -> Any:
+    """The smaller of two, entry by entry; equal entries share the gradient."""
+    return elementwise.minimum(x, y)
+
+
+def where(condition: Any, x: Any, y: Any) -> Any:
+    """x where the boolean condition holds, y elsewhere; all three broadcast."""
+    return elementwise.where(condition, x, y)
+
+
+power = _on_tensors(elementwise.raised)
+clip = _on_tensors(elementwise.clip)
+matmul = _on_tensors(linalg.matmul, 2)
+outer = _on_tensors(linalg.outer, 2)
+sum = _on_tensors(reductions.sum)
+max = _on_tensors(reductions.max)
+min = _on_tensors(reductions.min)
+mean = _on_tensors(reductions.mean)
+var = _on_tensors(reductions.var)
+std = _on_tensors(reductions.std)
+argmax = _on_tensors(reductions.argmax)
+argmin = _on_tensors(reductions.argmin)
+cumsum = _on_tensors(reductions.cumsum)
+reshape = _on_tensors(shapes.reshape)
+transpose = _on_tensors(shapes.transpose)
+swapaxes = _on_tensors(shapes.swapaxes)
+moveaxis = _on_tensors(shapes.moveaxis)
+expand_dims = _on_tensors(shapes.expand_dims)
+squeeze = _on_tensors(shapes.squeeze)
+broadcast_to = _on_tensors(shapes.broadcast_to)
+flip = _on_tensors(shapes.flip)
+split = _on_tensors(shapes.split)
+pad = _on_tensors(shapes.pad)
+tril = _on_tensors(shapes.tril)
+triu = _on_tensors(shapes.triu)
+take = _on_tensors(indexing.take)
+index_add = _on_tensors(indexing.index_add, 3)
+zeros_like = _on_tensors(shapes.zeros_like)
+ones_like = _on_tensors(shapes.ones_like)
+arange = shapes.arange
+
+
+def concatenate(xs: Sequence[Any], axis: int = 0) -> Any:
+    """Joined along an existing axis."""
+    return shapes.concatenate([current().lift(x) for x in xs], axis)
+
+
+def stack(xs: Sequence[Any], axis: int = 0) -> Any:
+    """Joined along a new axis."""
+    return shapes.stack([current().lift(x) for x in xs], axis)
+
+
+def einsum(subscripts: str, *xs: Any) -> Any:
+    """`numpy.einsum` on a subscript string; operands are contracted from left to right."""
+    return linalg.einsum(subscripts, *(current().lift(x) for x in xs))
+
+
+def full(shape: int | Sequence[int], value: float, dtype: Any = np.float32) -> Tensor:
+    """A tensor of one number repeated."""
+    wanted = (shape,) if isinstance(shape, int) else tuple(shape)
+    return shapes.full(wanted, value, dtype)
+
+
+def zeros(shape: int | Sequence[int], dtype: Any = np.float32) -> Tensor:
+    """A tensor of zeros."""
+    return full(shape, 0, dtype)
+
+
+def ones(shape: int | Sequence[int], dtype: Any = np.float32) -> Tensor:
+    """A tensor of ones."""
+    return full(shape, 1, dtype)

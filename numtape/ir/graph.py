@@ -1,0 +1,245 @@
+"""The program as data: values in SSA form, the graph they make, and the builder that records it.
+
+A `Value` is a node and its only result. Graphs are immutable; passes build new ones.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from numtape.ir.interpreter import active
+from numtape.ir.location import Origin, Scope
+from numtape.ir.methods import Methods
+from numtape.ir.op import Op, scalar_dtype
+from numtape.ir.types import Scalar, Type
+
+
+def _no_rule(*_: Any, **__: Any) -> Type:
+    raise TypeError("inputs and constants carry their own type")
+
+
+INPUT = Op("input", _no_rule)
+CONSTANT = Op("constant", lambda value, dtype: Type(np.dtype(dtype), ()))
+
+
+class Value(Methods):
+    """One node of a graph: an op on earlier values, and the type of its result."""
+
+    __slots__ = ("attrs", "inputs", "op", "origin", "type")
+
+    def __init__(
+        self,
+        op: Op,
+        inputs: tuple["Value", ...],
+        attrs: Mapping[str, Any],
+        type: Type,
+        origin: Origin,
+    ) -> None:
+        self.op = op
+        self.inputs = inputs
+        self.attrs = attrs
+        self.type = type
+        self.origin = origin
+
+    @property
+    def is_constant(self) -> bool:
+        return self.op is CONSTANT
+
+    def __bool__(self) -> bool:
+        raise TypeError("a graph value has no truth value")
+
+    def __repr__(self) -> str:
+        return f"<{self.type} {self.op.name}>"
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A straight-line program.
+
+    inputs    values given from outside, in order, each with its name in `names`.
+    nodes     everything else in an order in which it can be computed, constants included.
+    outputs   what the program returns.
+    updates   (input, value): at the end, the input's storage takes the value.
+    late      how many of the last inputs arrive only after the first `early` outputs were
+              returned: a forward and a reverse tape in one graph. Without them both are 0 / all.
+    """
+
+    name: str
+    inputs: tuple[Value, ...]
+    names: tuple[str, ...]
+    nodes: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    updates: tuple[tuple[Value, Value], ...] = ()
+    early: int | None = None
+
+    @property
+    def results(self) -> tuple[Value, ...]:
+        """Everything that must be computed: outputs, then updates."""
+        return (*self.outputs, *(new for _, new in self.updates))
+
+    @property
+    def operations(self) -> int:
+        """Number of nodes that are not constants."""
+        return sum(not v.is_constant for v in self.nodes)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all results of the nodes that are not views."""
+        return sum(v.type.nbytes for v in self.nodes if v.op.view is None and not v.is_constant)
+
+    def __str__(self) -> str:
+        return to_text(self)
+
+
+class Builder:
+    """Records operations as nodes. The interpreter under which passes and expansions run.
+
+    With `number`, equal computations become one value: the table is common-subexpression
+    elimination. `simplify(op, inputs, attrs)` may answer with an equal value to use instead.
+    """
+
+    def __init__(self, number: bool = False, simplify: Any = None) -> None:
+        self.inputs: list[Value] = []
+        self.names: list[str] = []
+        self.nodes: list[Value] = []
+        self.scope = Scope()
+        self._table: dict[Any, Value] | None = {} if number else None
+        self._simplify = simplify
+        self._constants: dict[tuple, Value] = {}
+
+    def input(self, type: Type, name: str) -> Value:
+        value = Value(INPUT, (), {}, type, Origin())
+        self.inputs.append(value)
+        self.names.append(name)
+        return value
+
+    def constant(self, number: Scalar, dtype: np.dtype) -> Value:
+        key = (repr(number), dtype)  # repr tells 0.0 from -0.0 and 1 from True
+        if key not in self._constants:
+            attrs = {"value": number, "dtype": dtype}
+            self._constants[key] = self._append(CONSTANT, (), attrs, Type(dtype, ()), Origin())
+        return self._constants[key]
+
+    def lift(self, value: Any, dtype: np.dtype | None = None) -> Value:
+        if isinstance(value, Value):
+            return (
+                value
+                if dtype is None or (value.dtype == dtype and not value.weak)
+                else value.astype(dtype)
+            )
+        return self.constant(value, dtype if dtype is not None else scalar_dtype(value))
+
+    def run(self, op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Value:
+        if op is CONSTANT:
+            return self.constant(attrs["value"], attrs["dtype"])
+        if self._simplify is not None:
+            with active(self):
+                found = self._simplify(op, inputs, attrs)
+            if found is not None:
+                return found
+        if self._table is None:
+            return self._record(op, inputs, attrs)
+        key = (op, tuple(map(id, inputs)), tuple(attrs.items()))
+        if key not in self._table:
+            self._table[key] = self._record(op, inputs, attrs)
+        return self._table[key]
+
+    def _record(self, op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Value:
+        result = op.type_of([v.type for v in inputs], attrs)
+        return self._append(op, inputs, attrs, result, self.scope.origin())
+
+    def _append(
+        self,
+        op: Op,
+        inputs: tuple[Value, ...],
+        attrs: Mapping[str, Any],
+        type: Type,
+        origin: Origin,
+    ) -> Value:
+        value = Value(op, inputs, attrs, type, origin)
+        self.nodes.append(value)
+        return value
+
+    def finish(
+        self,
+        name: str,
+        outputs: Iterable[Value],
+        updates: Iterable[tuple[Value, Value]] = (),
+        early: int | None = None,
+    ) -> Graph:
+        return Graph(
+            name,
+            tuple(self.inputs),
+            tuple(self.names),
+            tuple(self.nodes),
+            tuple(outputs),
+            tuple(updates),
+            early,
+        )
+
+
+def replay(graph: Graph, inputs: Sequence[Any], run: Any) -> dict[Value, Any]:
+    """Every value of the graph under another meaning: `run(node, its inputs)` gives each."""
+    known: dict[Value, Any] = dict(zip(graph.inputs, inputs, strict=True))
+    for node in graph.nodes:
+        known[node] = run(node, tuple(known[v] for v in node.inputs))
+    return known
+
+
+def ancestors(results: Iterable[Value]) -> set[Value]:
+    """The values from which the results are computed, themselves included."""
+    found: set[Value] = set()
+    pending = list(results)
+    while pending:
+        value = pending.pop()
+        if value not in found:
+            found.add(value)
+            pending.extend(value.inputs)
+    return found
+
+
+def users(graph: Graph) -> dict[Value, list[Value]]:
+    """The nodes that read each value."""
+    found: dict[Value, list[Value]] = {v: [] for v in (*graph.inputs, *graph.nodes)}
+    for node in graph.nodes:
+        for v in dict.fromkeys(node.inputs):
+            found[v].append(node)
+    return found
+
+
+# ---- text ---------------------------------------------------------------------------------
+
+
+def numbering(graph: Graph) -> dict[Value, str]:
+    """`%0`, `%1` ... for inputs and nodes; constants are written where they are used."""
+    counted = (v for v in (*graph.inputs, *graph.nodes) if not v.is_constant)
+    names = {v: f"%{i}" for i, v in enumerate(counted)}
+    for v in graph.nodes:
+        if v.is_constant:
+            names[v] = str(v.attrs["value"])
+    return names
+
+
+def line(value: Value, names: Mapping[Value, str]) -> str:
+    """One node as text: `%7: f32[8,4] = matmul(%3, %5)   # mlp.py:14 encoder.layers.0`."""
+    arguments = [names[v] for v in value.inputs]
+    arguments += [f"{k}={v}" for k, v in value.attrs.items()]
+    text = f"{names[value]}: {value.type} = {value.op.name}({', '.join(arguments)})"
+    note = str(value.origin)
+    return f"{text}   # {note}" if note else text
+
+
+def to_text(graph: Graph) -> str:
+    """The whole graph, a line a node."""
+    names = numbering(graph)
+    lines = [f"graph {graph.name}"]
+    lines += [
+        f"  {names[v]}: {v.type} = input {name!r}"
+        for v, name in zip(graph.inputs, graph.names, strict=True)
+    ]
+    lines += [f"  {line(v, names)}" for v in graph.nodes if not v.is_constant]
+    lines.append(f"  return {', '.join(names[v] for v in graph.outputs)}")
+    lines += [f"  update {names[old]} <- {names[new]}" for old, new in graph.updates]
+    return "\n".join(lines)

@@ -1,0 +1,53 @@
+"""Who carries out an operation: a stack of interpreters, chosen by context.
+
+The same line `x @ w + b` computes at once under the eager interpreter, records under a graph
+builder, and rewrites under a pass. `Op.__call__` asks `current()`; nobody inspects arguments.
+"""
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numtape.ir.op import Op
+
+
+class Interpreter(Protocol):
+    """What `Op.__call__` needs of whoever carries it out."""
+
+    def lift(self, value: Any, dtype: np.dtype | None = None) -> Any:
+        """A number or array as a value of this interpreter, in `dtype` where one is given."""
+
+    def run(self, op: "Op", inputs: tuple, attrs: Mapping[str, Any]) -> Any:
+        """The result of `op` on values that `lift` returned."""
+
+
+class _Stack(threading.local):
+    def __init__(self) -> None:
+        self.frames: list[Interpreter] = []
+
+
+_stack = _Stack()
+_base: list[Interpreter] = []
+
+
+def install(interpreter: Interpreter) -> None:
+    """Make `interpreter` the one that serves when no other is active (the tracer calls this)."""
+    _base[:] = [interpreter]
+
+
+def current() -> Interpreter:
+    return _stack.frames[-1] if _stack.frames else _base[0]
+
+
+@contextmanager
+def active(interpreter: Interpreter) -> Iterator[None]:
+    """Let `interpreter` carry out the operations of this block, on this thread."""
+    _stack.frames.append(interpreter)
+    try:
+        yield
+    finally:
+        _stack.frames.pop()

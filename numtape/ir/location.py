@@ -1,0 +1,89 @@
+"""Where a value comes from: the line of model code, the module path, and the forward twin.
+
+The plumbing of numtape is told from model code by file-name prefix alone, without touching the
+file system, because this runs once per recorded operation.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_PLUMBING = tuple(
+    PACKAGE + part for part in ("ir", "tracer", "passes", "runtime", "compiler.py", "nn", "optim")
+)
+_STANDARD = os.path.dirname(os.__file__) + os.sep
+
+
+class Origin(NamedTuple):
+    """The line (`file:line`) and module path of a value; `reverse` for values of the gradient."""
+
+    file: str = ""
+    line: int = 0
+    module: str = ""
+    reverse: bool = False
+
+    def __str__(self) -> str:
+        place = f"{os.path.basename(self.file)}:{self.line}" if self.file else ""
+        parts = (place, self.module, "grad" if self.reverse else "")
+        return " ".join(part for part in parts if part)
+
+
+def model_line() -> tuple[str, int]:
+    """The innermost line outside the plumbing: user code, or a model of this package."""
+    return _innermost_outside(_PLUMBING)
+
+
+def user_line() -> str:
+    """The innermost line outside numtape altogether as `file:line`, for error messages."""
+    file, line = _innermost_outside((PACKAGE,))
+    if not file:
+        file, line = model_line()
+    return f"{file}:{line}" if file else "an unknown line"
+
+
+def _innermost_outside(prefixes: tuple[str, ...]) -> tuple[str, int]:
+    frame = sys._getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not file.startswith(prefixes) and not _is_standard(file):
+            return file, frame.f_lineno
+        frame = frame.f_back
+    return "", 0
+
+
+def _is_standard(file: str) -> bool:
+    return file.startswith("<frozen") or (
+        file.startswith(_STANDARD) and "site-packages" not in file
+    )
+
+
+class Scope:
+    """What new values inherit: the module now running, or the origin of the value rewritten."""
+
+    def __init__(self) -> None:
+        self.module = ""
+        self.inherited: Origin | None = None
+
+    def origin(self) -> Origin:
+        if self.inherited is not None:
+            return self.inherited
+        return Origin(*model_line(), self.module)
+
+    @contextmanager
+    def inherit(self, origin: Origin | None) -> Iterator[None]:
+        previous, self.inherited = self.inherited, origin
+        try:
+            yield
+        finally:
+            self.inherited = previous
+
+    @contextmanager
+    def inside(self, module: str) -> Iterator[None]:
+        previous, self.module = self.module, module
+        try:
+            yield
+        finally:
+            self.module = previous

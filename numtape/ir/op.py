@@ -1,0 +1,130 @@
+"""An operation is one value: shape rule, gradient rule, kernel and example in one place.
+
+A kernel is called as `kernel(*inputs, out=out, **attrs)`; NumPy's ufuncs and reductions are
+kernels as they stand. Eager mode and the replayed tape call the same kernel.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from numtape.ir.interpreter import current
+from numtape.ir.location import user_line
+from numtape.ir.types import (
+    BOOL,
+    FLOAT,
+    INT,
+    DtypeError,
+    Scalar,
+    ShapeError,
+    Type,
+    common_dtype,
+    is_float,
+)
+
+Rule = Callable[..., Any]
+REGISTRY: dict[str, "Op"] = {}
+
+
+@dataclass(frozen=True)
+class Example:
+    """One call from which the suite derives every check of an op.
+
+    `inputs(rng)` gives the arrays (floats in float64), `reference(*inputs, **attrs)` the answer
+    by NumPy alone.
+    """
+
+    inputs: Callable[[np.random.Generator], tuple[np.ndarray, ...]]
+    reference: Callable[..., np.ndarray]
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Op:
+    """A pure function on arrays with one result.
+
+    infer    (*types, **attrs) -> Type of the result; raises ShapeError or DtypeError.
+    kernel   writes the result into `out`; absent for composites and views.
+    view     (x, **attrs) -> the result as a NumPy view of x: no work at replay.
+    expand   a composite's meaning, as a function on values written with other ops.
+    vjps     per input, (g, out, *inputs, **attrs) -> its gradient; None where there is none.
+             A function `i -> rule` where the number of inputs varies.
+    inplace  inputs whose memory `out` may take.
+    promotes which inputs meet in a common dtype: "all", "float" (integers become floats
+             first), "tail" (all but the first) or "none".
+    broadcasts  gradients are summed back to the shape of an input that was broadcast.
+    """
+
+    name: str
+    infer: Callable[..., Type]
+    kernel: Callable[..., Any] | None = None
+    vjps: Sequence[Rule | None] | Callable[[int], Rule | None] = ()
+    view: Callable[..., np.ndarray] | None = None
+    expand: Callable[..., Any] | None = None
+    inplace: tuple[int, ...] = ()
+    promotes: str = "none"
+    broadcasts: bool = False
+    examples: tuple[Example, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.name in REGISTRY:
+            raise ValueError(f"an operation named {self.name} exists already")
+        REGISTRY[self.name] = self
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+    def __call__(self, *args: Any, **attrs: Any) -> Any:
+        interpreter = current()
+        dtypes = self._input_dtypes(args)
+        inputs = tuple(interpreter.lift(a, d) for a, d in zip(args, dtypes, strict=True))
+        return interpreter.run(self, inputs, attrs)
+
+    def vjp(self, position: int) -> Rule | None:
+        """The gradient rule of one input."""
+        return self.vjps(position) if callable(self.vjps) else self.vjps[position]
+
+    @property
+    def differentiable(self) -> bool:
+        return bool(self.vjps)
+
+    def type_of(self, types: Sequence[Type], attrs: Mapping[str, Any]) -> Type:
+        """The result's type; an error names the op and the user's line."""
+        try:
+            return self.infer(*types, **attrs)
+        except (ShapeError, DtypeError) as error:
+            raise type(error)(f"{self.name}: {error} (at {user_line()})") from None
+
+    def _input_dtypes(self, args: tuple) -> tuple[np.dtype | None, ...]:
+        if self.promotes == "none" or not args:
+            return (None,) * len(args)
+        skipped = 1 if self.promotes == "tail" else 0
+        met = args[skipped:]
+        dtype = _meeting_dtype(met)
+        if self.promotes == "float" and not is_float(dtype):
+            dtype = FLOAT
+        return (None,) * skipped + (dtype,) * len(met)
+
+
+def _meeting_dtype(args: tuple) -> np.dtype:
+    strong, weak = [], []
+    for a in args:
+        if isinstance(a, bool | int | float):
+            weak.append(scalar_dtype(a))
+        else:
+            (weak if getattr(a, "weak", False) else strong).append(dtype_of(a))
+    return common_dtype(strong, weak)
+
+
+def scalar_dtype(value: Scalar) -> np.dtype:
+    """The dtype of a Python number that stands alone."""
+    if isinstance(value, bool):
+        return BOOL
+    return INT if isinstance(value, int) else FLOAT
+
+
+def dtype_of(value: Any) -> np.dtype:
+    found = getattr(value, "dtype", None)
+    return found if found is not None else np.asarray(value).dtype

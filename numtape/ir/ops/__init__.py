@@ -1,0 +1,23 @@
+"""The operations, a family per file. Importing this package fills the registry."""
+
+from numtape.ir.ops import (
+    activations,
+    elementwise,
+    indexing,
+    linalg,
+    normalisation,
+    random,
+    reductions,
+    shapes,
+)
+
+__all__ = [
+    "activations",
+    "elementwise",
+    "indexing",
+    "linalg",
+    "normalisation",
+    "random",
+    "reductions",
+    "shapes",
+]

@@ -1,0 +1,290 @@
+"""Arithmetic, comparison and elementary functions, with NumPy's broadcasting.
+
+Each rule is the textbook derivative in `g, out, x, y`. Un-broadcasting is not its business.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from numtape.ir.op import Example, Op, Rule
+from numtape.ir.ops.rules import (
+    comparison,
+    elementwise,
+    example,
+    float_elementwise,
+)
+from numtape.ir.types import BOOL, DtypeError, Type, broadcast
+
+
+def unary(name: str, kernel: Callable, vjp: Rule, low: float = -2.0, high: float = 2.0) -> Op:
+    """A differentiable function of one float."""
+    reference = example((3, 4), reference=kernel, low=low, high=high)
+    return Op(
+        name,
+        float_elementwise,
+        kernel,
+        (vjp,),
+        inplace=(0,),
+        promotes="float",
+        examples=(reference,),
+    )
+
+
+def binary(
+    name: str,
+    kernel: Callable,
+    vjps: tuple[Rule | None, ...] = (),
+    infer: Callable = elementwise,
+    promotes: str = "all",
+    low: float = -2.0,
+) -> Op:
+    """A function of two values that broadcast."""
+    examples = tuple(
+        example(*shapes, reference=kernel, low=low)
+        for shapes in (((3, 4), (4,)), ((2, 1), (1, 3)))
+    )
+    inplace = (0, 1) if infer is not comparison else ()
+    return Op(
+        name,
+        infer,
+        kernel,
+        vjps,
+        inplace=inplace,
+        promotes=promotes,
+        broadcasts=True,
+        examples=examples,
+    )
+
+
+add = binary("add", np.add, (lambda g, out, x, y: g, lambda g, out, x, y: g))
+sub = binary("sub", np.subtract, (lambda g, out, x, y: g, lambda g, out, x, y: -g))
+mul = binary("mul", np.multiply, (lambda g, out, x, y: g * y, lambda g, out, x, y: g * x))
+div = binary(
+    "div",
+    np.true_divide,
+    (lambda g, out, x, y: g / y, lambda g, out, x, y: -g * out / y),
+    float_elementwise,
+    "float",
+    low=0.5,
+)
+# Equal entries share the gradient of a maximum or minimum.
+maximum = binary(
+    "maximum",
+    np.maximum,
+    (
+        lambda g, out, x, y: g * ((x > y) + 0.5 * eq(x, y)),
+        lambda g, out, x, y: g * ((y > x) + 0.5 * eq(x, y)),
+    ),
+)
+minimum = binary(
+    "minimum",
+    np.minimum,
+    (
+        lambda g, out, x, y: g * ((x < y) + 0.5 * eq(x, y)),
+        lambda g, out, x, y: g * ((y < x) + 0.5 * eq(x, y)),
+    ),
+)
+power = binary(
+    "power",
+    np.power,
+    (
+        lambda g, out, x, y: g * y * x ** (y - 1),
+        # Where x is 0 or less, log x is not defined and out does not depend on y smoothly.
+        lambda g, out, x, y: g * out * log(where(x > 0, x, 1.0)),
+    ),
+    float_elementwise,
+    "float",
+    low=0.5,
+)
+floor_divide = Op(
+    "floor_divide",
+    elementwise,
+    np.floor_divide,
+    inplace=(0, 1),
+    promotes="all",
+    examples=(
+        Example(
+            lambda rng: (rng.integers(-9, 9, (3, 4)), rng.integers(1, 5, (4,))), np.floor_divide
+        ),
+    ),
+)
+remainder = Op(
+    "remainder",
+    elementwise,
+    np.remainder,
+    inplace=(0, 1),
+    promotes="all",
+    examples=(
+        Example(lambda rng: (rng.integers(-9, 9, (3, 4)), rng.integers(1, 5, (4,))), np.remainder),
+    ),
+)
+
+neg = Op(
+    "neg",
+    elementwise,
+    np.negative,
+    (lambda g, out, x: -g,),
+    inplace=(0,),
+    examples=(example((3, 4), reference=np.negative),),
+)
+exp = unary("exp", np.exp, lambda g, out, x: g * out)
+expm1 = unary("expm1", np.expm1, lambda g, out, x: g * (out + 1.0))
+log = unary("log", np.log, lambda g, out, x: g / x, low=0.5)
+log1p = unary("log1p", np.log1p, lambda g, out, x: g / (x + 1.0), low=-0.5)
+sqrt = unary("sqrt", np.sqrt, lambda g, out, x: g * 0.5 / out, low=0.5)
+tanh = unary("tanh", np.tanh, lambda g, out, x: g * (1.0 - out * out))
+sin = unary("sin", np.sin, lambda g, out, x: g * cos(x))
+cos = unary("cos", np.cos, lambda g, out, x: -g * sin(x))
+absolute = unary("abs", np.absolute, lambda g, out, x: g * sign(x))
+sign = unary("sign", np.sign, lambda g, out, x: None)
+square = unary("square", np.square, lambda g, out, x: g * 2.0 * x)
+
+eq = binary("eq", np.equal, infer=comparison)
+ne = binary("ne", np.not_equal, infer=comparison)
+lt = binary("lt", np.less, infer=comparison)
+le = binary("le", np.less_equal, infer=comparison)
+gt = binary("gt", np.greater, infer=comparison)
+ge = binary("ge", np.greater_equal, infer=comparison)
+
+
+def _logical(*types: Type) -> Type:
+    for t in types:
+        if t.dtype != BOOL:
+            raise DtypeError(f"it takes booleans, not {t}; compare first, as in x != 0")
+    return Type(BOOL, broadcast(*types))
+
+
+def _booleans(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    return rng.integers(0, 2, (3, 4)) == 1, rng.integers(0, 2, (4,)) == 1
+
+
+logical_and = Op(
+    "logical_and",
+    _logical,
+    np.logical_and,
+    inplace=(0, 1),
+    examples=(Example(_booleans, np.logical_and),),
+)
+logical_or = Op(
+    "logical_or",
+    _logical,
+    np.logical_or,
+    inplace=(0, 1),
+    examples=(Example(_booleans, np.logical_or),),
+)
+logical_not = Op(
+    "logical_not",
+    _logical,
+    np.logical_not,
+    inplace=(0,),
+    examples=(Example(lambda rng: _booleans(rng)[:1], np.logical_not),),
+)
+
+
+def _infer_isfinite(x: Type) -> Type:
+    return Type(BOOL, x.shape)
+
+
+isfinite = Op(
+    "isfinite",
+    _infer_isfinite,
+    np.isfinite,
+    examples=(Example(lambda rng: (np.array([1.0, np.inf, np.nan, -np.inf]),), np.isfinite),),
+)
+
+
+def _infer_where(condition: Type, x: Type, y: Type) -> Type:
+    if condition.dtype != BOOL:
+        raise DtypeError(f"the condition is boolean, not {condition}; compare first, as in x > 0")
+    return Type(x.dtype, broadcast(condition, x, y), x.weak and y.weak)
+
+
+def select(condition: np.ndarray, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
+    """`np.where` into `out`, which may be `y` itself."""
+    if out is not y:
+        np.copyto(out, y)
+    np.copyto(out, x, where=condition)
+
+
+where = Op(
+    "where",
+    _infer_where,
+    select,
+    (
+        None,
+        lambda g, out, condition, x, y: where(condition, g, 0.0),
+        lambda g, out, condition, x, y: where(condition, 0.0, g),
+    ),
+    inplace=(2,),
+    promotes="tail",
+    broadcasts=True,
+    examples=(
+        Example(
+            lambda rng: (rng.random((3, 4)) > 0.5, rng.normal(size=(4,)), rng.normal(size=(3, 1))),
+            np.where,
+        ),
+    ),
+)
+
+
+def _infer_cast(x: Type, dtype: np.dtype) -> Type:
+    return Type(np.dtype(dtype), x.shape)
+
+
+def convert(x: np.ndarray, out: np.ndarray, dtype: np.dtype) -> None:
+    """`x.astype(dtype)` into `out`."""
+    np.copyto(out, x, casting="unsafe")
+
+
+cast = Op(
+    "cast",
+    _infer_cast,
+    convert,
+    (lambda g, out, x, dtype: g.astype(x.dtype),),
+    examples=(
+        Example(
+            lambda rng: (rng.integers(-5, 5, (3, 4)),),
+            lambda x, dtype: x.astype(dtype),
+            {"dtype": np.dtype(np.float64)},
+        ),
+        example(
+            (3, 4),
+            reference=lambda x, dtype: x.astype(dtype),
+            dtype=np.dtype(np.float64),
+        ),
+    ),
+)
+
+
+def stop(x: np.ndarray) -> np.ndarray:
+    """The array itself."""
+    return x
+
+
+detach = Op(
+    "detach",
+    elementwise,
+    view=stop,
+    vjps=(None,),
+    examples=(example((3, 4), reference=lambda x: x),),
+)
+
+
+def clip(x: Any, low: Any = None, high: Any = None) -> Any:
+    """x held between low and high; either may be None (`numpy.clip`)."""
+    raised = x if low is None else maximum(x, low)
+    return raised if high is None else minimum(raised, high)
+
+
+def raised(x: Any, exponent: Any) -> Any:
+    """x to a power; the exponents 2, 1 and 0.5 by the cheaper function."""
+    if isinstance(exponent, int | float) and not isinstance(exponent, bool):
+        if exponent == 2:
+            return x * x
+        if exponent == 1:
+            return x
+        if exponent == 0.5:
+            return sqrt(x)
+    return power(x, exponent)

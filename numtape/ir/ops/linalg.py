@@ -1,0 +1,185 @@
+"""Matrix products: where a training step spends its time."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from numtape.ir.op import Op
+from numtape.ir.ops.rules import example
+from numtape.ir.ops.shapes import arange, expand_dims, reshape, squeeze, transpose
+from numtape.ir.types import ShapeError, Type, broadcast
+
+
+def _infer_matmul(x: Type, y: Type) -> Type:
+    if x.shape[-1] != y.shape[-2]:
+        raise ShapeError(f"the inner sizes differ, {x} @ {y}: {x.shape[-1]} and {y.shape[-2]}")
+    batch = broadcast(Type(x.dtype, x.shape[:-2]), Type(y.dtype, y.shape[:-2]))
+    return Type(x.dtype, (*batch, x.shape[-2], y.shape[-1]))
+
+
+def matmul_rows(x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
+    """`np.matmul`; a stack of matrices times one matrix is one product of all their rows."""
+    if x.ndim > 2 and y.ndim == 2 and x.flags.c_contiguous and out.flags.c_contiguous:
+        x, out = x.reshape(-1, x.shape[-1]), out.reshape(-1, out.shape[-1])
+    np.matmul(x, y, out=out)
+
+
+def _matmul_vjp_x(g: Any, out: Any, x: Any, y: Any) -> Any:
+    return _matmul(g, y.swapaxes(-1, -2))
+
+
+def _matmul_vjp_y(g: Any, out: Any, x: Any, y: Any) -> Any:
+    if y.ndim == 2:  # one product over all rows instead of a sum of products
+        rows = x.reshape(-1, x.shape[-1])
+        return _matmul(rows.swapaxes(0, 1), g.reshape(-1, g.shape[-1]))
+    return _matmul(x.swapaxes(-1, -2), g)
+
+
+_matmul = Op(
+    "matmul",
+    _infer_matmul,
+    matmul_rows,
+    (_matmul_vjp_x, _matmul_vjp_y),
+    promotes="all",
+    broadcasts=True,
+    examples=(
+        example((3, 4), (4, 2), reference=np.matmul),
+        example((2, 3, 4), (4, 2), reference=np.matmul),
+        example((2, 1, 3, 4), (5, 4, 2), reference=np.matmul),
+    ),
+)
+
+
+def matmul(x: Any, y: Any) -> Any:
+    """Matrix product in all of NumPy's shapes: vectors, matrices, stacks that broadcast."""
+    if x.ndim == 0 or y.ndim == 0:
+        raise ShapeError("matmul: a scalar is no matrix; multiply with * instead")
+    left = expand_dims(x, 0) if x.ndim == 1 else x
+    right = expand_dims(y, 1) if y.ndim == 1 else y
+    product = _matmul(left, right)
+    dropped = ((-2,) if x.ndim == 1 else ()) + ((-1,) if y.ndim == 1 else ())
+    return squeeze(product, dropped) if dropped else product
+
+
+# ---- einsum -------------------------------------------------------------------------------
+
+
+def _parse(subscripts: str, ndims: list[int]) -> tuple[list[str], str]:
+    """Terms and result of an einsum; an ellipsis becomes the letters A, B, C ..."""
+    text = subscripts.replace(" ", "")
+    left, arrow, right = text.partition("->")
+    terms = left.split(",")
+    if len(terms) != len(ndims):
+        raise ShapeError(f"einsum: {subscripts!r} has {len(terms)} terms, {len(ndims)} operands")
+    widths = [n - len(t.replace("...", "")) for t, n in zip(terms, ndims, strict=True)]
+    letters = "ABCDEFGH"[
+        : max((w for t, w in zip(terms, widths, strict=True) if "..." in t), default=0)
+    ]
+    named = [
+        t.replace("...", letters[len(letters) - w :]) for t, w in zip(terms, widths, strict=True)
+    ]
+    for term, ndim in zip(named, ndims, strict=True):
+        if len(term) != ndim:
+            raise ShapeError(f"einsum: {subscripts!r} names {term!r} for {ndim} dimensions")
+    joined = "".join(named)
+    implied = letters + "".join(
+        sorted(c for c in set(joined) - set(letters) if joined.count(c) == 1)
+    )
+    result = right.replace("...", letters) if arrow else implied
+    if unknown := set(result) - set(joined):
+        raise ShapeError(f"einsum: {sorted(unknown)} of the result stands in no term")
+    return named, result
+
+
+def _diagonals(x: Any, term: str) -> tuple[Any, str]:
+    """Repeated letters of one term reduced to their diagonal."""
+    for letter in sorted(set(term)):
+        while term.count(letter) > 1:
+            i = term.index(letter)
+            j = term.index(letter, i + 1)
+            places = arange(x.shape[i])
+            line = [1] * x.ndim
+            line[i] = x.shape[i]
+            across = [1] * x.ndim
+            across[j] = x.shape[j]
+            same = places.reshape(line) == places.reshape(across)
+            x, term = same.where(x, 0).sum(j), term[:j] + term[j + 1 :]
+    return x, term
+
+
+def _sum_out(x: Any, term: str, needed: set[str]) -> tuple[Any, str]:
+    axes = tuple(i for i, c in enumerate(term) if c not in needed)
+    return (x.sum(axes) if axes else x), "".join(c for c in term if c in needed)
+
+
+def _contract(x: Any, s: str, y: Any, t: str, needed: set[str]) -> tuple[Any, str]:
+    """Two operands become one by a (stacked) matrix product over the letters they share."""
+    x, s = _sum_out(x, s, needed | set(t))
+    y, t = _sum_out(y, t, needed | set(s))
+    stack = [c for c in s if c in t and c in needed]
+    inner = [c for c in s if c in t and c not in needed]
+    left = [c for c in s if c not in t]
+    right = [c for c in t if c not in s]
+    sizes = dict(zip(s + t, x.shape + y.shape, strict=True))
+    for c, n in zip(s, x.shape, strict=True):
+        if c in t and y.shape[t.index(c)] != n:
+            raise ShapeError(
+                f"einsum: {c!r} is {n} in one operand and {y.shape[t.index(c)]} in another"
+            )
+    lead = tuple(sizes[c] for c in stack)
+    rows, depth, columns = (math.prod(sizes[c] for c in part) for part in (left, inner, right))
+    a = transpose(x, [s.index(c) for c in (*stack, *left, *inner)]) if s else x
+    b = transpose(y, [t.index(c) for c in (*stack, *inner, *right)]) if t else y
+    product = _matmul(reshape(a, (*lead, rows, depth)), reshape(b, (*lead, depth, columns)))
+    result = (*stack, *left, *right)
+    return reshape(product, tuple(sizes[c] for c in result)), "".join(result)
+
+
+def _expand_einsum(*xs: Any, subscripts: str) -> Any:
+    terms, result = _parse(subscripts, [x.ndim for x in xs])
+    pending = [_diagonals(x, t) for x, t in zip(xs, terms, strict=True)]
+    while len(pending) > 1:
+        (x, s), (y, t), *rest = pending
+        needed = set(result).union(*(set(u) for _, u in rest))
+        pending = [_contract(x, s, y, t, needed), *rest]
+    x, term = _sum_out(*pending[0], set(result))
+    return transpose(x, [term.index(c) for c in result]) if len(term) > 1 else x
+
+
+def _infer_einsum(*xs: Type, subscripts: str) -> Type:
+    terms, result = _parse(subscripts, [len(x.shape) for x in xs])
+    sizes: dict[str, int] = {}
+    for x, term in zip(xs, terms, strict=True):
+        for c, n in zip(term, x.shape, strict=True):
+            if sizes.setdefault(c, n) != n:
+                raise ShapeError(f"{c!r} of {subscripts!r} is {sizes[c]} and {n}")
+    return Type(xs[0].dtype, tuple(sizes[c] for c in result))
+
+
+def _reference_einsum(*xs: np.ndarray, subscripts: str) -> np.ndarray:
+    return np.einsum(subscripts, *xs)
+
+
+_einsum = Op(
+    "einsum",
+    _infer_einsum,
+    expand=_expand_einsum,
+    promotes="all",
+    examples=(
+        example((3, 4), (4, 2), reference=_reference_einsum, subscripts="ij,jk->ki"),
+        example((2, 3, 4), (2, 5, 4), reference=_reference_einsum, subscripts="bij,bkj->bik"),
+        example((3, 3), reference=_reference_einsum, subscripts="ii"),
+        example((2, 3), (3,), (4, 3), reference=_reference_einsum, subscripts="...i,i,ji->...j"),
+    ),
+)
+
+
+def einsum(subscripts: str, *xs: Any) -> Any:
+    """`numpy.einsum` on a subscript string; operands are contracted from left to right."""
+    return _einsum(*xs, subscripts=subscripts)
+
+
+def outer(x: Any, y: Any) -> Any:
+    """The product of every entry of one vector with every entry of another."""
+    return x.reshape(-1, 1) * y.reshape(1, -1)

@@ -1,0 +1,173 @@
+"""Reductions over any axes, running sums, and the statistics built from them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from numtape.ir.op import Op
+from numtape.ir.ops.rules import example
+from numtape.ir.types import (
+    INT,
+    Shape,
+    ShapeError,
+    Type,
+    is_float,
+    normalise_axes,
+    reduced,
+)
+
+Axis = int | Sequence[int] | None
+
+
+def kept(shape: Shape, axis: tuple[int, ...]) -> Shape:
+    """The shape with the reduced axes kept as 1."""
+    return reduced(shape, axis, True)
+
+
+def _infer_reduce(x: Type, axis: tuple[int, ...], keepdims: bool) -> Type:
+    return Type(x.dtype, reduced(x.shape, axis, keepdims))
+
+
+def _infer_extreme(x: Type, axis: tuple[int, ...], keepdims: bool) -> Type:
+    if any(x.shape[a] == 0 for a in axis):
+        raise ShapeError(f"{x} has no entries along axis {axis}, so none is largest or smallest")
+    return _infer_reduce(x, axis, keepdims)
+
+
+def _sum_vjp(g: Any, out: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    return g.reshape(kept(x.shape, axis)).broadcast_to(x.shape)
+
+
+def _extreme_vjp(g: Any, out: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    # Equal entries share the gradient.
+    shape = kept(x.shape, axis)
+    hits = (x == out.reshape(shape)).astype(x.dtype)
+    return g.reshape(shape) / hits.sum(axis, keepdims=True) * hits
+
+
+def _reduction(name: str, ufunc: np.ufunc, vjp: Callable, infer: Callable) -> Op:
+    def reference(x: np.ndarray, axis: tuple[int, ...], keepdims: bool) -> np.ndarray:
+        return ufunc.reduce(x, axis=axis, keepdims=keepdims)
+
+    return Op(
+        name,
+        infer,
+        ufunc.reduce,
+        (vjp,),
+        examples=(
+            example((3, 4, 2), reference=reference, axis=(1,), keepdims=False),
+            example((3, 4, 2), reference=reference, axis=(0, 2), keepdims=True),
+            example((3, 4), reference=reference, axis=(0, 1), keepdims=False),
+        ),
+    )
+
+
+_sum = _reduction("sum", np.add, _sum_vjp, _infer_reduce)
+_max = _reduction("max", np.maximum, _extreme_vjp, _infer_extreme)
+_min = _reduction("min", np.minimum, _extreme_vjp, _infer_extreme)
+
+
+def _infer_argmax(x: Type, axis: int) -> Type:
+    if x.shape[axis] == 0:
+        raise ShapeError(f"{x} has no entries along axis {axis}, so none is largest")
+    return Type(INT, reduced(x.shape, (axis,), False))
+
+
+_argmax = Op(
+    "argmax",
+    _infer_argmax,
+    np.argmax,
+    examples=(
+        example((3, 4), reference=np.argmax, axis=1),
+        example((3, 4), reference=np.argmax, axis=0),
+    ),
+)
+
+
+def _infer_cumsum(x: Type, axis: int) -> Type:
+    return Type(x.dtype, x.shape)
+
+
+_cumsum = Op(
+    "cumsum",
+    _infer_cumsum,
+    np.cumsum,
+    (lambda g, out, x, axis: g.flip(axis).cumsum(axis).flip(axis),),
+    examples=(
+        example((3, 4), reference=np.cumsum, axis=1),
+        example((3, 4), reference=np.cumsum, axis=0),
+    ),
+)
+
+
+# ---- as users call them -------------------------------------------------------------------
+
+
+def _counted(x: Any) -> Any:
+    """Booleans as integers, as NumPy sums them."""
+    return x.astype(INT) if x.dtype == np.bool_ else x
+
+
+def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Sum over `axis` (one, several or all); booleans count as integers."""
+    axes = normalise_axes(axis, x.ndim)
+    return _sum(_counted(x), axis=axes, keepdims=bool(keepdims)) if axes else _counted(x)
+
+
+def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Largest entry over `axis`; equal entries share its gradient."""
+    axes = normalise_axes(axis, x.ndim)
+    return _max(x, axis=axes, keepdims=bool(keepdims)) if axes else x
+
+
+def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Smallest entry over `axis`; equal entries share its gradient."""
+    axes = normalise_axes(axis, x.ndim)
+    return _min(x, axis=axes, keepdims=bool(keepdims)) if axes else x
+
+
+def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Arithmetic mean over `axis`; of integers in float32."""
+    count = Type(x.dtype, tuple(x.shape[a] for a in normalise_axes(axis, x.ndim))).size
+    if count == 0:
+        raise ShapeError(f"the mean of no entries (shape {x.shape}, axis {axis}) is not defined")
+    total = sum(x, axis, keepdims)
+    return total * (1.0 / count) if is_float(total.dtype) else total / count
+
+
+def var(x: Any, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Any:
+    """Variance over `axis`: squared distance from the mean, divided by `n - ddof`."""
+    count = Type(x.dtype, tuple(x.shape[a] for a in normalise_axes(axis, x.ndim))).size
+    if count <= ddof:
+        raise ShapeError(f"the variance of {count} entries with ddof={ddof} is not defined")
+    centred = x - mean(x, axis, keepdims=True)
+    return sum(centred * centred, axis, keepdims) * (1.0 / (count - ddof))
+
+
+def std(x: Any, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Any:
+    """Standard deviation: the square root of `var`."""
+    return var(x, axis, keepdims, ddof).sqrt()
+
+
+def argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
+    """Index (int64) of the first largest entry along `axis`, or in the flattened array."""
+    if axis is None:
+        found = _argmax(x.reshape(-1), axis=0)
+        return found.reshape((1,) * x.ndim) if keepdims else found
+    (position,) = normalise_axes(axis, x.ndim)
+    found = _argmax(x, axis=position)
+    return found.reshape(kept(x.shape, (position,))) if keepdims else found
+
+
+def argmin(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
+    """Index (int64) of the first smallest entry along `axis`, or in the flattened array."""
+    return argmax(-x, axis, keepdims)
+
+
+def cumsum(x: Any, axis: int | None = None) -> Any:
+    """Running sum along `axis`, or of the flattened array."""
+    if axis is None:
+        return cumsum(x.reshape(-1), 0)
+    (position,) = normalise_axes(axis, x.ndim)
+    return _cumsum(_counted(x), axis=position)

@@ -1,0 +1,360 @@
+"""Views and rearrangements: most of them cost nothing when a tape is replayed."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from numtape.ir.interpreter import current
+from numtape.ir.op import Example, Op, Rule, scalar_dtype
+from numtape.ir.ops.rules import example
+from numtape.ir.types import (
+    Scalar,
+    Shape,
+    ShapeError,
+    Type,
+    normalise_axes,
+)
+
+Bounds = tuple[tuple[int, int, int], ...]  # start, stop, step per axis; see `slices`
+
+
+def _infer_reshape(x: Type, shape: Shape) -> Type:
+    if math.prod(shape) != x.size:
+        raise ShapeError(f"{x} has {x.size} entries and cannot take the shape {shape}")
+    return Type(x.dtype, shape, x.weak)
+
+
+def copy_reshaped(x: np.ndarray, out: np.ndarray, shape: Shape) -> None:
+    """`x.reshape(shape)` into a contiguous `out`."""
+    np.copyto(out.reshape(x.shape), x)
+
+
+_reshape = Op(
+    "reshape",
+    _infer_reshape,
+    copy_reshaped,  # where the strides of x allow no view
+    (lambda g, out, x, shape: g.reshape(x.shape),),
+    view=np.reshape,
+    examples=(example((3, 4), reference=np.reshape, shape=(2, 6)),),
+)
+
+
+def _infer_transpose(x: Type, axes: tuple[int, ...]) -> Type:
+    return Type(x.dtype, tuple(x.shape[a] for a in axes))
+
+
+def _transpose_vjp(g: Any, out: Any, x: Any, axes: tuple[int, ...]) -> Any:
+    return g.transpose(tuple(axes.index(i) for i in range(len(axes))))
+
+
+_transpose = Op(
+    "transpose",
+    _infer_transpose,
+    view=np.transpose,
+    vjps=(_transpose_vjp,),
+    examples=(example((2, 3, 4), reference=np.transpose, axes=(1, 2, 0)),),
+)
+
+
+def _infer_broadcast(x: Type, shape: Shape) -> Type:
+    padded = (1,) * (len(shape) - len(x.shape)) + x.shape
+    if len(padded) != len(shape) or any(
+        n not in (1, m) for n, m in zip(padded, shape, strict=True)
+    ):
+        raise ShapeError(f"{x} does not broadcast to the shape {shape}")
+    return Type(x.dtype, shape)
+
+
+_broadcast = Op(
+    "broadcast_to",
+    _infer_broadcast,
+    view=np.broadcast_to,
+    vjps=(lambda g, out, x, shape: unbroadcast(g, x.shape),),
+    examples=(example((3, 1), reference=np.broadcast_to, shape=(2, 3, 4)),),
+)
+
+
+def slices(bounds: Bounds) -> tuple[slice, ...]:
+    """Bounds as NumPy slices; a stop of -1 means before the first entry, for negative steps."""
+    return tuple(slice(a, None if b < 0 else b, s) for a, b, s in bounds)
+
+
+def _infer_slice(x: Type, bounds: Bounds) -> Type:
+    return Type(x.dtype, tuple(len(range(*b)) for b in bounds))
+
+
+def take_slice(x: np.ndarray, bounds: Bounds) -> np.ndarray:
+    """The slice as a view."""
+    return x[slices(bounds)]
+
+
+slice_ = Op(
+    "slice",
+    _infer_slice,
+    view=take_slice,
+    vjps=(lambda g, out, x, bounds: place(g, shape=x.shape, bounds=bounds),),
+    examples=(
+        example(
+            (3, 6), reference=lambda x, bounds: x[1:3, 4::-2], bounds=((1, 3, 1), (4, -1, -2))
+        ),
+        example((6,), reference=lambda x, bounds: x[1:6:2], bounds=((1, 6, 2),)),
+    ),
+)
+
+
+def _infer_place(x: Type, shape: Shape, bounds: Bounds, fill: Scalar = 0.0) -> Type:
+    return Type(x.dtype, shape)
+
+
+def place_slice(
+    x: np.ndarray, out: np.ndarray, shape: Shape, bounds: Bounds, fill: Scalar = 0.0
+) -> None:
+    """`out` full of `fill` except for x at the bounds."""
+    out.fill(fill)
+    out[slices(bounds)] = x
+
+
+def _reference_place(x: np.ndarray, shape: Shape, bounds: Bounds, fill: float = 0) -> np.ndarray:
+    answer = np.full(shape, fill, x.dtype)
+    answer[tuple(slice(*b) for b in bounds)] = x
+    return answer
+
+
+place = Op(
+    "place",
+    _infer_place,
+    place_slice,
+    (lambda g, out, x, shape, bounds, fill=0.0: slice_(g, bounds=bounds),),
+    examples=(
+        example((2, 3), reference=_reference_place, shape=(4, 6), bounds=((1, 3, 1), (0, 6, 2))),
+        example((2,), reference=_reference_place, shape=(5,), bounds=((2, 4, 1),), fill=7.0),
+    ),
+)
+
+
+def _infer_concatenate(*xs: Type, axis: int) -> Type:
+    first = xs[0]
+    for x in xs[1:]:
+        same = len(x.shape) == len(first.shape) and all(
+            n == m for i, (n, m) in enumerate(zip(x.shape, first.shape, strict=True)) if i != axis
+        )
+        if not same:
+            raise ShapeError(f"{first} and {x} differ outside axis {axis}")
+    length = sum(x.shape[axis] for x in xs)
+    return Type(first.dtype, (*first.shape[:axis], length, *first.shape[axis + 1 :]))
+
+
+def join(*xs: np.ndarray, out: np.ndarray, axis: int) -> None:
+    """`np.concatenate` into `out`."""
+    np.concatenate(xs, axis=axis, out=out)
+
+
+def _concatenate_vjp(position: int) -> Rule:
+    def rule(g: Any, out: Any, *xs: Any, axis: int) -> Any:
+        start = sum(x.shape[axis] for x in xs[:position])
+        stop = start + xs[position].shape[axis]
+        return g[(slice(None),) * axis + (slice(start, stop),)]
+
+    return rule
+
+
+_concatenate = Op(
+    "concatenate",
+    _infer_concatenate,
+    join,
+    _concatenate_vjp,
+    promotes="all",
+    examples=(
+        example((2, 3), (2, 1), reference=lambda x, y, axis: np.concatenate((x, y), axis), axis=1),
+    ),
+)
+
+
+def _infer_arange(start: int, stop: int, step: int, dtype: np.dtype) -> Type:
+    return Type(np.dtype(dtype), (len(range(start, stop, step)),))
+
+
+def count(out: np.ndarray, start: int, stop: int, step: int, dtype: np.dtype) -> None:
+    """`np.arange` into `out`."""
+    out[...] = np.arange(start, stop, step, dtype)
+
+
+_arange = Op(
+    "arange",
+    _infer_arange,
+    count,
+    examples=(
+        Example(
+            lambda rng: (), np.arange, {"start": 1, "stop": 8, "step": 3, "dtype": np.dtype("i8")}
+        ),
+    ),
+)
+
+
+# ---- as users call them -------------------------------------------------------------------
+
+
+def reshape(x: Any, *shape: Any) -> Any:
+    """The entries in another shape; one length may be -1."""
+    wanted = shape[0] if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
+    return _reshape(x, shape=_resolve(tuple(int(n) for n in wanted), x))
+
+
+def _resolve(shape: Shape, x: Any) -> Shape:
+    if -1 not in shape:
+        return shape
+    size = math.prod(x.shape)
+    known = math.prod(n for n in shape if n != -1)
+    if shape.count(-1) > 1 or known == 0 or size % known:
+        raise ShapeError(f"reshape: shape {x.shape} cannot take the shape {shape}")
+    return tuple(size // known if n == -1 else n for n in shape)
+
+
+def transpose(x: Any, *axes: Any) -> Any:
+    """Axes in another order; in reverse without arguments."""
+    order = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
+    if not order:
+        order = tuple(reversed(range(x.ndim)))
+    normal = tuple(int(a) % x.ndim if -x.ndim <= a < x.ndim else a for a in order)
+    if sorted(normal) != list(range(x.ndim)):
+        raise ShapeError(f"transpose: {tuple(order)} is no order of the axes of {x.shape}")
+    return _transpose(x, axes=normal)
+
+
+def swapaxes(x: Any, first: int, second: int) -> Any:
+    """Two axes exchanged."""
+    (i,), (j,) = normalise_axes(first, x.ndim), normalise_axes(second, x.ndim)
+    order = list(range(x.ndim))
+    order[i], order[j] = order[j], order[i]
+    return _transpose(x, axes=tuple(order))
+
+
+def moveaxis(x: Any, source: int, destination: int) -> Any:
+    """One axis moved to another place, the others in order."""
+    (i,), (j,) = normalise_axes(source, x.ndim), normalise_axes(destination, x.ndim)
+    order = [a for a in range(x.ndim) if a != i]
+    order.insert(j, i)
+    return _transpose(x, axes=tuple(order))
+
+
+def expand_dims(x: Any, axis: int | Sequence[int]) -> Any:
+    """New axes of length 1 at the places that `axis` names in the result."""
+    count = 1 if isinstance(axis, int) else len(axis)
+    axes = normalise_axes(axis, x.ndim + count)
+    rest = iter(x.shape)
+    return reshape(x, tuple(1 if i in axes else next(rest) for i in range(x.ndim + count)))
+
+
+def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Any:
+    """Without the axes of length 1, or the named ones of them."""
+    if axis is None:
+        return reshape(x, tuple(n for n in x.shape if n != 1))
+    axes = normalise_axes(axis, x.ndim)
+    for a in axes:
+        if x.shape[a] != 1:
+            raise ShapeError(f"squeeze: axis {a} of {x.shape} has length {x.shape[a]}, not 1")
+    return reshape(x, tuple(n for i, n in enumerate(x.shape) if i not in axes))
+
+
+def broadcast_to(x: Any, shape: Sequence[int]) -> Any:
+    """Repeated along axes of length 1 and new leading axes, as a view."""
+    return x if tuple(shape) == x.shape else _broadcast(x, shape=tuple(int(n) for n in shape))
+
+
+def unbroadcast(g: Any, shape: Shape) -> Any:
+    """A gradient summed back to `shape`, from which its value had been broadcast."""
+    if g.shape == shape:
+        return g
+    extra = g.ndim - len(shape)
+    axes = tuple(i for i in range(g.ndim) if i < extra or (shape[i - extra] == 1 != g.shape[i]))
+    return g.sum(axes).reshape(shape)
+
+
+def flip(x: Any, axis: int | Sequence[int] | None = None) -> Any:
+    """Entries in reverse order along the axes (all by default), as a view."""
+    axes = normalise_axes(axis, x.ndim)
+    return slice_(
+        x,
+        bounds=tuple(
+            (n - 1, -1, -1) if i in axes and n else (0, n, 1) for i, n in enumerate(x.shape)
+        ),
+    )
+
+
+def concatenate(xs: Sequence[Any], axis: int = 0) -> Any:
+    """Joined along an existing axis."""
+    if not xs:
+        raise ShapeError("concatenate: there is nothing to join")
+    (position,) = normalise_axes(axis, xs[0].ndim)
+    return xs[0] if len(xs) == 1 else _concatenate(*xs, axis=position)
+
+
+def stack(xs: Sequence[Any], axis: int = 0) -> Any:
+    """Joined along a new axis."""
+    return concatenate([expand_dims(x, axis) for x in xs], axis)
+
+
+def split(x: Any, parts: int | Sequence[int], axis: int = 0) -> list[Any]:
+    """Equal parts, or parts cut at the given positions, as views (`numpy.split`)."""
+    (a,) = normalise_axes(axis, x.ndim)
+    length = x.shape[a]
+    if isinstance(parts, int):
+        if parts < 1 or length % parts:
+            raise ShapeError(f"split: {length} entries do not divide into {parts} equal parts")
+        cuts = list(range(0, length + 1, length // parts))
+    else:
+        cuts = [0, *parts, length]
+    lead = (slice(None),) * a
+    return [x[(*lead, slice(i, j))] for i, j in zip(cuts, cuts[1:], strict=False)]
+
+
+def pad(x: Any, width: Any, value: Scalar = 0) -> Any:
+    """`value` added around; `width` as in `numpy.pad`: n, (before, after) or one pair per axis."""
+    pairs = [(int(a), int(b)) for a, b in np.broadcast_to(width, (x.ndim, 2))]
+    if any(n < 0 for pair in pairs for n in pair):
+        raise ShapeError(f"pad: widths are not negative, got {width}")
+    shape = tuple(n + a + b for n, (a, b) in zip(x.shape, pairs, strict=True))
+    bounds = tuple((a, a + n, 1) for n, (a, _) in zip(x.shape, pairs, strict=True))
+    return place(x, shape=shape, bounds=bounds, fill=value)
+
+
+def arange(start: int, stop: int | None = None, step: int = 1, dtype: Any = np.int64) -> Any:
+    """Integers from `start` (0 if only one bound is given) to before `stop`."""
+    first, last = (0, start) if stop is None else (start, stop)
+    return _arange(start=int(first), stop=int(last), step=int(step), dtype=np.dtype(dtype))
+
+
+def _triangle(x: Any, k: int, lower: bool) -> Any:
+    if x.ndim < 2:
+        raise ShapeError(f"a triangle needs two axes, not the shape {x.shape}")
+    rows = arange(x.shape[-2]).reshape(-1, 1) + k
+    columns = arange(x.shape[-1])
+    return rows >= columns if lower else rows <= columns
+
+
+def tril(x: Any, k: int = 0) -> Any:
+    """The lower triangle of the last two axes, zero above the k-th diagonal."""
+    return _triangle(x, k, True).where(x, 0)
+
+
+def triu(x: Any, k: int = 0) -> Any:
+    """The upper triangle of the last two axes, zero below the k-th diagonal."""
+    return _triangle(x, k, False).where(x, 0)
+
+
+def full(shape: Sequence[int], value: Scalar, dtype: Any = None) -> Any:
+    """One number repeated, as a view of it."""
+    scalar = current().lift(value, np.dtype(dtype) if dtype is not None else scalar_dtype(value))
+    return broadcast_to(scalar, shape)
+
+
+def zeros_like(x: Any) -> Any:
+    """Zeros in the shape and dtype of x."""
+    return full(x.shape, 0, x.dtype)
+
+
+def ones_like(x: Any) -> Any:
+    """Ones in the shape and dtype of x."""
+    return full(x.shape, 1, x.dtype)

@@ -1,0 +1,289 @@
+"""Eager execution and the record that `backward()` walks.
+
+`Recorder` is what eager mode and tracing share: gradients, assignment, the tape of tensors.
+`Eager` computes each result at once with the op's own kernel.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from numtape.ir import interpreter
+from numtape.ir.backward import backprop
+from numtape.ir.location import user_line
+from numtape.ir.op import Op, scalar_dtype
+from numtape.ir.ops.shapes import full
+from numtape.ir.types import ShapeError, Type
+from numtape.tracer.tensor import Tensor, TraceError, as_array
+
+
+class _Mode(threading.local):
+    grad = True
+
+
+_mode = _Mode()
+
+
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Nothing computed in this block is recorded for `backward()`."""
+    with _recording(False):
+        yield
+
+
+@contextmanager
+def _recording(on: bool) -> Iterator[None]:
+    previous, _mode.grad = _mode.grad, on
+    try:
+        yield
+    finally:
+        _mode.grad = previous
+
+
+def grad_enabled() -> bool:
+    return _mode.grad
+
+
+class Recorder:
+    """An interpreter on tensors. Subclasses say how a payload is computed, read and replaced."""
+
+    def __init__(self) -> None:
+        self._shared: dict[tuple, Tensor] | None = None
+
+    # what subclasses define
+    def compute(self, op: Op, inputs: tuple[Tensor, ...], attrs: Mapping) -> tuple[Any, Type]:
+        raise NotImplementedError
+
+    def lift_array(self, value: Any, dtype: np.dtype | None) -> Tensor:
+        raise NotImplementedError
+
+    def reading(self, tensor: Tensor, deed: str) -> None:
+        raise NotImplementedError
+
+    def assign(self, tensor: Tensor, value: Any) -> None:
+        raise NotImplementedError
+
+    def gradient(self, tensor: Tensor) -> Tensor | None:
+        raise NotImplementedError
+
+    def set_gradient(self, tensor: Tensor, value: Tensor | None) -> None:
+        raise NotImplementedError
+
+    def inherit(self, node: Tensor) -> AbstractContextManager:
+        raise NotImplementedError
+
+    # the interpreter
+    def lift(self, value: Any, dtype: np.dtype | None = None) -> Tensor:
+        if not isinstance(value, Tensor):
+            return self.lift_array(value, dtype)
+        if dtype is None or (value.dtype == dtype and not value.weak):
+            return value
+        return value.astype(dtype)
+
+    def run(self, op: Op, inputs: tuple[Tensor, ...], attrs: Mapping[str, Any]) -> Tensor:
+        if self._shared is None:
+            return self._run(op, inputs, attrs)
+        key = (op, tuple(map(id, inputs)), tuple(attrs.items()))
+        if key not in self._shared:
+            # The inputs are kept beside the result so that no id is given out anew.
+            self._shared[key] = (self._run(op, inputs, attrs), inputs)  # type: ignore[assignment]
+        return self._shared[key][0]
+
+    def _run(self, op: Op, inputs: tuple[Tensor, ...], attrs: Mapping[str, Any]) -> Tensor:
+        tracked = _mode.grad and any(t._requires_grad for t in inputs)
+        if tracked and op.expand is not None and not op.differentiable:
+            return op.expand(*inputs, **attrs)
+        payload, type = self.compute(op, inputs, attrs)
+        out = Tensor.wrap(payload, type, self.owner)
+        if tracked and type.dtype.kind == "f" and self._reaches(op, inputs):
+            out.record(op, inputs, attrs)
+        return out
+
+    owner: Any = None
+
+    @staticmethod
+    def _reaches(op: Op, inputs: tuple[Tensor, ...]) -> bool:
+        return op.differentiable and any(
+            t._requires_grad and op.vjp(i) is not None for i, t in enumerate(inputs)
+        )
+
+    # gradients
+    def backward(
+        self, output: Tensor, gradient: Any, create_graph: bool, retain_graph: bool
+    ) -> None:
+        if not output._requires_grad:
+            raise RuntimeError(
+                f"at {user_line()}: backward() of a tensor that depends on nothing with "
+                "requires_grad=True (was it computed under no_grad, or detached?)"
+            )
+        seed = self._seed(output, gradient)
+        release = not (create_graph or retain_graph)
+        for leaf, g in self.pull((output,), (seed,), create_graph, release=release).items():
+            old = self.gradient(leaf)
+            self.set_gradient(leaf, g if old is None else old + g)
+
+    def _seed(self, output: Tensor, gradient: Any) -> Tensor:
+        if gradient is not None:
+            seed = self.lift(gradient, output.dtype)
+            if seed.shape != output.shape:
+                raise ShapeError(f"the gradient has shape {seed.shape}, not {output.shape}")
+            return seed
+        if output.shape != ():
+            raise ShapeError(
+                f"at {user_line()}: backward() without a gradient starts from a scalar, not from "
+                f"{output.type}; reduce it with sum() or mean(), or pass gradient="
+            )
+        return full((), 1, output.dtype)
+
+    def pull(
+        self,
+        outputs: Sequence[Tensor],
+        seeds: Sequence[Tensor],
+        create_graph: bool,
+        leaves: Sequence[Tensor] = (),
+        release: bool = False,
+    ) -> dict[Tensor, Tensor]:
+        """Gradients for the leaves; recorded with `create_graph`, the tape let go with `release`."""
+        needed: Callable[[Tensor], bool] = (
+            _leading_to(outputs, leaves) if leaves else (lambda t: t._requires_grad)
+        )
+        with _recording(create_graph and _mode.grad):
+            around = partial(self._around, release=release)
+            return backprop(outputs, seeds, needed, around, leaves)
+
+    @contextmanager
+    def _around(self, node: Tensor, release: bool) -> Iterator[None]:
+        _check_unchanged(node)
+        # The rules of one node share what they compute alike.
+        previous, self._shared = self._shared, {}
+        try:
+            with self.inherit(node):
+                yield
+        finally:
+            self._shared = previous
+        if release:
+            node.op, node.inputs, node.versions = _RELEASED, (), ()
+
+
+def _leading_to(outputs: Sequence[Tensor], leaves: Sequence[Tensor]) -> Callable[[Tensor], bool]:
+    """Whether a tensor was computed from one of the leaves."""
+    leads: dict[Tensor, bool] = dict.fromkeys(leaves, True)
+    pending = list(outputs)
+    while pending:
+        node = pending[-1]
+        unknown = [t for t in node.inputs if t not in leads]
+        if node in leads:
+            pending.pop()
+        elif unknown:
+            pending.extend(unknown)
+        else:
+            leads[node] = any(leads[t] for t in node.inputs)
+            pending.pop()
+    return lambda t: leads.get(t, False)
+
+
+# What a node becomes when backward() has passed through it and let its inputs go.
+_RELEASED = Op("released", lambda: None, view=lambda: None)  # type: ignore[arg-type, return-value]
+
+
+def _check_unchanged(node: Tensor) -> None:
+    if node.op is _RELEASED:
+        raise RuntimeError(
+            f"at {user_line()}: backward() has passed here before and let go of what it needs; "
+            "call the first backward() with retain_graph=True"
+        )
+    for t, version in zip(node.inputs, node.versions, strict=True):
+        if t.version != version:
+            raise RuntimeError(
+                f"at {user_line()}: {t.type} was changed in place after {node.op} had used it, so "
+                "its gradient would be wrong; call backward() before the update"
+            )
+
+
+class Eager(Recorder):
+    """Computes at once. The interpreter when no other is active."""
+
+    def compute(self, op: Op, inputs: tuple[Tensor, ...], attrs: Mapping) -> tuple[Any, Type]:
+        _refuse_escaped(inputs)
+        if op.expand is not None:
+            op.type_of([t.type for t in inputs], attrs)
+            with _recording(False):
+                out = op.expand(*inputs, **attrs)
+            return out._payload, out.type
+        return evaluate(op, [t._payload for t in inputs], [t.type for t in inputs], attrs)
+
+    def lift_array(self, value: Any, dtype: np.dtype | None) -> Tensor:
+        if dtype is None and isinstance(value, bool | int | float):
+            dtype = scalar_dtype(value)
+        array = as_array(value, dtype)
+        return Tensor.wrap(array, Type(array.dtype, array.shape))
+
+    def reading(self, tensor: Tensor, deed: str) -> None:
+        _refuse_escaped((tensor,))
+
+    def assign(self, tensor: Tensor, value: Any) -> None:
+        array = value._payload if isinstance(value, Tensor) else as_array(value, tensor.dtype)
+        check_assignable(tensor, array.shape, array.dtype)
+        np.copyto(tensor._payload, array, casting="same_kind")
+        tensor.version += 1
+
+    def gradient(self, tensor: Tensor) -> Tensor | None:
+        found = tensor._grad
+        if isinstance(found, Consumed):
+            raise RuntimeError(str(found))
+        return found
+
+    def set_gradient(self, tensor: Tensor, value: Tensor | None) -> None:
+        tensor._grad = value
+
+    @contextmanager
+    def inherit(self, node: Tensor) -> Iterator[None]:
+        yield
+
+
+class Consumed:
+    """Stands for a gradient that a compiled step used up inside."""
+
+    def __str__(self) -> str:
+        return (
+            "this gradient was used up inside a compiled step, which keeps no copy of it; return "
+            "it from the compiled function (for instance `return loss, weight.grad`)"
+        )
+
+
+def evaluate(
+    op: Op, arrays: Sequence[np.ndarray], types: Sequence[Type], attrs: Mapping[str, Any]
+) -> tuple[np.ndarray, Type]:
+    """The op's result on arrays, by its view or its kernel."""
+    found = op.type_of(types, attrs)
+    if op.view is not None:
+        return op.view(arrays[0], **attrs), found
+    assert op.kernel is not None
+    out = np.empty(found.shape, found.dtype)
+    op.kernel(*arrays, out=out, **attrs)
+    return out, found
+
+
+def check_assignable(tensor: Tensor, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    if tensor.shape != shape:
+        raise ShapeError(f"at {user_line()}: a tensor of {tensor.type} cannot take shape {shape}")
+    if not np.can_cast(dtype, tensor.dtype, "same_kind"):
+        raise TypeError(f"at {user_line()}: a tensor of {tensor.type} cannot take {dtype}")
+
+
+def _refuse_escaped(tensors: Sequence[Tensor]) -> None:
+    for t in tensors:
+        if t.is_traced:
+            raise TraceError(
+                f"at {user_line()}: this tensor ({t.type}, computed at {t._payload.origin}) "
+                "belongs to a traced function that has ended, and never had a value; return it "
+                "from the function instead of storing it outside"
+            )
+
+
+EAGER = Eager()
+interpreter.install(EAGER)

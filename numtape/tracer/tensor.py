@@ -1,0 +1,222 @@
+"""The Tensor that users hold: an array, or a value of the graph being traced.
+
+Both kinds keep the same record of how they came about, so `backward()` is one piece of code. What
+carries out an operation is the recorder on top of the interpreter stack.
+"""
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from numtape.ir import interpreter
+from numtape.ir.graph import Value
+from numtape.ir.location import user_line
+from numtape.ir.methods import Methods
+from numtape.ir.op import Op
+from numtape.ir.types import BOOL, FLOAT, Type
+
+_index = itertools.count()
+
+
+class TraceError(TypeError):
+    """Something that a traced function cannot do; the message names the line and the way out."""
+
+
+class Tensor(Methods):
+    """An n-dimensional array with a gradient.
+
+    data: array, nested list or number. Python floats become float32, arrays keep their dtype.
+    `requires_grad` asks that `backward()` leave a gradient in `.grad`.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_grad",
+        "_payload",
+        "_requires_grad",
+        "attrs",
+        "index",
+        "inputs",
+        "op",
+        "owner",
+        "type",
+        "version",
+        "versions",
+    )
+
+    def __init__(self, data: Any, dtype: Any = None, requires_grad: bool = False) -> None:
+        array = as_array(data, dtype)
+        self._set(array, Type(array.dtype, array.shape))
+        self.requires_grad = requires_grad
+
+    def _set(self, payload: Any, type: Type, owner: Any = None) -> None:
+        self._payload = payload
+        self.type = type
+        self.owner = owner
+        self._grad = None
+        self._requires_grad = False
+        self.op: Op | None = None
+        self.inputs: tuple[Tensor, ...] = ()
+        self.attrs: Mapping[str, Any] = {}
+        self.versions: tuple[int, ...] = ()
+        self.version = 0
+        self.index = next(_index)
+
+    @classmethod
+    def wrap(cls, payload: Any, type: Type, owner: Any = None) -> "Tensor":
+        """A tensor around an array, or around a value that the trace `owner` records."""
+        self = Tensor.__new__(Tensor)
+        self._set(payload, type, owner)
+        return self
+
+    def record(self, op: Op, inputs: tuple["Tensor", ...], attrs: Mapping[str, Any]) -> None:
+        """Remember how this tensor came about, for `backward()`."""
+        self._requires_grad = True
+        self.op, self.inputs, self.attrs = op, inputs, attrs
+        self.versions = tuple(t.version for t in inputs)
+
+    # ---- reading ---------------------------------------------------------------------------
+
+    @property
+    def is_traced(self) -> bool:
+        return isinstance(self._payload, Value)
+
+    @property
+    def data(self) -> np.ndarray:
+        """The array itself, not a copy."""
+        return self._concrete("read the array of")
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        self.assign(value)
+
+    def numpy(self) -> np.ndarray:
+        """The array itself, not a copy."""
+        return self._concrete("call numpy() on")
+
+    def item(self) -> bool | int | float:
+        """The only entry as a Python number."""
+        return self._concrete("call item() on").item()
+
+    def tolist(self) -> Any:
+        return self._concrete("call tolist() on").tolist()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        array = self._concrete("turn into an array")
+        return np.array(array, dtype=dtype, copy=copy)
+
+    def __bool__(self) -> bool:
+        return bool(self._concrete("decide by"))
+
+    def __float__(self) -> float:
+        return float(self._concrete("turn into a float").item())
+
+    def __int__(self) -> int:
+        return int(self._concrete("turn into an int").item())
+
+    def __index__(self) -> int:
+        array = self._concrete("index with")
+        return array.__index__()
+
+    def _concrete(self, deed: str) -> np.ndarray:
+        _recorder().reading(self, deed)
+        return self._payload
+
+    # ---- gradients -------------------------------------------------------------------------
+
+    @property
+    def requires_grad(self) -> bool:
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, wanted: bool) -> None:
+        if wanted and self.dtype.kind != "f":
+            raise TypeError(f"only floats have gradients, not {self.type}")
+        if not wanted and self.op is not None:
+            raise RuntimeError("this tensor was computed from others; use detach() instead")
+        self._requires_grad = bool(wanted)
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.op is None
+
+    @property
+    def grad(self) -> "Tensor | None":
+        """The gradient that `backward()` summed here, or None."""
+        return _recorder().gradient(self)
+
+    @grad.setter
+    def grad(self, value: "Tensor | None") -> None:
+        _recorder().set_gradient(self, value)
+
+    def backward(
+        self, gradient: Any = None, create_graph: bool = False, retain_graph: bool = False
+    ) -> None:
+        """Add to `.grad` of every leaf the gradient of this tensor, weighted with `gradient`.
+
+        `gradient` has this tensor's shape; a scalar needs none. With `create_graph` the gradients
+        can be differentiated in turn; with `retain_graph` a second backward() is possible.
+        """
+        _recorder().backward(self, gradient, create_graph, retain_graph)
+
+    def assign(self, value: Any) -> None:
+        """Take the value of another tensor or array of the same shape, in place."""
+        _recorder().assign(self, value)
+
+    # ---- showing ---------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        note = ", requires_grad=True" if self._requires_grad else ""
+        if self.is_traced:
+            return f"Tensor(traced {self.type}{note})"
+        shown = np.array2string(self._payload, separator=", ", prefix="Tensor(", threshold=100)
+        dtype = "" if self.dtype in (FLOAT, BOOL, np.int64) else f", dtype={self.dtype}"
+        return f"Tensor({shown}{dtype}{note})"
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else repr(self)
+
+    def __deepcopy__(self, memo: dict) -> "Tensor":
+        copied = type(self)(self._concrete("copy").copy(), requires_grad=self._requires_grad)
+        memo[id(self)] = copied
+        return copied
+
+
+def _recorder() -> Any:
+    return interpreter.current()
+
+
+def as_array(data: Any, dtype: Any = None) -> np.ndarray:
+    """A NumPy array of a dtype that numtape knows; Python floats become float32."""
+    if isinstance(data, Tensor):
+        data = data.numpy()
+    if isinstance(data, np.ndarray):
+        array = data if dtype is None else data.astype(dtype, copy=False)
+    else:
+        array = np.asarray(data, dtype)
+        if dtype is None and array.dtype == np.float64 and not isinstance(data, np.generic):
+            array = array.astype(FLOAT)
+    if array.dtype.kind not in "fiub" or array.dtype == np.float16:
+        raise TypeError(f"a tensor holds floats (32, 64), integers or booleans, not {array.dtype}")
+    return array
+
+
+def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """A tensor with a copy of `data` (array, nested list or number)."""
+    return Tensor(np.array(as_array(data, dtype)), requires_grad=requires_grad)
+
+
+def refuse(tensor: Tensor, deed: str) -> None:
+    """The error for reading what has no value yet."""
+    ways = {
+        "decide by": "use where(condition, x, y), or decide on something known when tracing",
+        "index with": "use take(x, index)",
+    }
+    way = ways.get(deed, "return it from the function and read it there")
+    origin = tensor._payload.origin
+    raise TraceError(
+        f"at {user_line()}: a traced function cannot {deed} a tensor ({tensor.type}, computed at "
+        f"{origin or 'the start'}), because it has no value while tracing; {way}"
+    )

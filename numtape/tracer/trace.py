@@ -1,0 +1,298 @@
+"""`trace(function, arguments)`: one run of a function on tensors that have no values yet.
+
+What the function reads beyond its arguments (parameters, optimizer state, random counters, arrays
+of a closure) becomes an input, read anew at each call; what it assigns becomes an update.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from numtape.ir.graph import Builder, Graph, Value
+from numtape.ir.interpreter import active, current
+from numtape.ir.location import user_line
+from numtape.ir.op import Op
+from numtape.ir.types import Type
+from numtape.tracer.recorder import Recorder, _refuse_escaped, check_assignable
+from numtape.tracer.structure import flatten, rebuild
+from numtape.tracer.tensor import Tensor, TraceError, as_array, refuse
+
+
+class Structure:
+    """Counts the changes to modules, so that an unchanged count means unchanged modules."""
+
+    changes = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Watch:
+    """Something static that the trace depended on; `holds()` tells whether it still is so.
+
+    `counted` says that a change of it also changes `Structure.changes`.
+    """
+
+    what: str
+    read: Callable[[], Any]
+    seen: Any
+    counted: bool = False
+
+    def holds(self) -> bool:
+        now = self.read()
+        return now is self.seen or (
+            _is_scalar(now) and type(now) is type(self.seen) and now == self.seen
+        )
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, bool | int | float | str | bytes | tuple)
+
+
+@dataclass(frozen=True, eq=False)
+class Traced:
+    """A graph and what ties it to the world outside.
+
+    captured   the tensors and arrays read from outside, in the order of the inputs that follow
+               the arguments.
+    targets    the tensors to which the graph's updates go: captured ones, or `("argument", i)`.
+    gradients  tensors whose `.grad` was left by the function, with the position of the graph
+               output that holds it, None for a gradient cleared, -1 for one used up inside.
+    result     the function's result with `Output(i)` where tensors stand.
+    """
+
+    graph: Graph
+    arguments: int
+    captured: tuple[Any, ...]
+    targets: tuple[Any, ...]
+    gradients: tuple[tuple[Any, int | None], ...]
+    result: Any
+    watches: tuple[Watch, ...]
+
+
+@dataclass(frozen=True)
+class Output:
+    """Stands in a result where the i-th output goes."""
+
+    position: int
+
+
+USED_UP = -1
+
+
+class Trace(Recorder):
+    """Records the operations of a function into a graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.builder = Builder()
+        self.owner = self
+        self.watches: dict[Any, Watch] = {}
+        self._captured: dict[int, tuple[Any, Value]] = {}
+        self._assigned: dict[int, tuple[Tensor, Value]] = {}
+        self._gradients: dict[int, tuple[Tensor, Tensor | None]] = {}
+        self._arguments: dict[int, int] = {}
+        self.module_names: dict[int, str] = {}  # of the root module now running
+
+    # ---- the recorder's part ---------------------------------------------------------------
+
+    def compute(self, op: Op, inputs: tuple[Tensor, ...], attrs: Mapping) -> tuple[Value, Type]:
+        value = self.builder.run(op, tuple(self.value_of(t) for t in inputs), attrs)
+        return value, value.type
+
+    def lift_array(self, value: Any, dtype: np.dtype | None) -> Tensor:
+        if isinstance(value, np.generic):
+            value, dtype = value.item(), dtype or value.dtype
+        if isinstance(value, bool | int | float):
+            constant = self.builder.lift(value, dtype)
+            return Tensor.wrap(constant, constant.type, self)
+        array = value if isinstance(value, np.ndarray) else as_array(value)
+        held = Tensor.wrap(
+            self._capture(array, Type(array.dtype, array.shape)),
+            Type(array.dtype, array.shape),
+            self,
+        )
+        return held if dtype is None or dtype == array.dtype else held.astype(dtype)
+
+    def value_of(self, tensor: Tensor) -> Value:
+        """The graph value that a tensor stands for at this point of the trace."""
+        assigned = self._assigned.get(id(tensor))
+        if assigned is not None:
+            return assigned[1]
+        if tensor.is_traced:
+            if tensor.owner is not self:
+                _refuse_escaped((tensor,))
+            return tensor._payload
+        return self._capture(tensor, tensor.type)
+
+    def _capture(self, source: Any, type: Type) -> Value:
+        found = self._captured.get(id(source))
+        if found is None:
+            self._refuse_history(source)
+            name = f"captured{len(self._captured)}"
+            found = self._captured[id(source)] = (source, self.builder.input(type, name))
+        return found[1]
+
+    @staticmethod
+    def _refuse_history(source: Any) -> None:
+        if isinstance(source, Tensor) and source.op is not None:
+            raise TraceError(
+                f"at {user_line()}: the traced function uses a tensor ({source.type}) that was "
+                "computed outside with gradients; pass it as an argument, or detach() it"
+            )
+
+    def reading(self, tensor: Tensor, deed: str) -> None:
+        if tensor.is_traced:
+            refuse(tensor, deed)
+        raise TraceError(
+            f"at {user_line()}: a traced function cannot {deed} a tensor from outside "
+            f"({tensor.type}): the value would be frozen into the tape; use operations on the "
+            "tensor itself, or read it before the compiled function and pass it as an argument"
+        )
+
+    def assign(self, tensor: Tensor, value: Any) -> None:
+        new = self.lift(value, tensor.dtype)
+        check_assignable(tensor, new.shape, new.dtype)
+        if tensor.is_traced and id(tensor) not in self._arguments:
+            raise TraceError(
+                f"at {user_line()}: assign() changes tensors that live outside the traced "
+                "function; give the new value a name instead"
+            )
+        self.value_of(tensor)  # so that it is an input before it becomes an update
+        self._assigned[id(tensor)] = (tensor, self.value_of(new))
+        tensor.version += 1
+
+    def gradient(self, tensor: Tensor) -> Tensor | None:
+        if id(tensor) in self._gradients:
+            return self._gradients[id(tensor)][1]
+        if tensor.is_traced:
+            return tensor._grad
+        self.watch(f"whether .grad of {tensor.type} is None", tensor, "_grad", lambda g: g is None)
+        return tensor._grad
+
+    def set_gradient(self, tensor: Tensor, value: Tensor | None) -> None:
+        if tensor.is_traced and id(tensor) not in self._arguments:
+            tensor._grad = value
+        else:
+            self._gradients[id(tensor)] = (tensor, value)
+
+    @contextmanager
+    def inherit(self, node: Tensor) -> Iterator[None]:
+        origin = self.value_of(node).origin._replace(reverse=True)
+        with self.builder.scope.inherit(origin):
+            yield
+
+    def watch(
+        self,
+        what: str,
+        holder: Any,
+        name: str,
+        view: Callable[[Any], Any] = lambda v: v,
+        counted: bool = False,
+    ) -> None:
+        """Trace anew when `view(holder.name)` is no longer what it is now."""
+        key = (id(holder), name)
+        if key not in self.watches:
+
+            def read() -> Any:
+                return view(getattr(holder, name))
+
+            self.watches[key] = Watch(what, read, read(), counted)
+
+    # ---- the beginning and the end ----------------------------------------------------------
+
+    def argument(self, type: Type, name: str, requires_grad: bool) -> Tensor:
+        tensor = Tensor.wrap(self.builder.input(type, name), type, self)
+        tensor._requires_grad = requires_grad
+        self._arguments[id(tensor)] = len(self._arguments)
+        return tensor
+
+    def finish(self, name: str, result: Any, arguments: list[Tensor]) -> Traced:
+        outputs: list[Value] = []
+
+        def place(tensor: Any) -> Output:
+            outputs.append(self.value_of(self.lift(tensor)))
+            return Output(len(outputs) - 1)
+
+        shape = rebuild(result, _is_output, place)
+        gradients = tuple(self._left_gradient(t, g, place) for t, g in self._gradients.values())
+        targets = tuple(self._outside(t) for t, _ in self._assigned.values())
+        updates = [
+            (t._payload if t.is_traced else self._captured[id(t)][1], new)
+            for t, new in self._assigned.values()
+        ]
+        return Traced(
+            self.builder.finish(name, outputs, updates),
+            len(arguments),
+            tuple(source for source, _ in self._captured.values()),
+            targets,
+            gradients,
+            shape,
+            tuple(self.watches.values()),
+        )
+
+    def _outside(self, tensor: Tensor) -> Any:
+        return ("argument", self._arguments[id(tensor)]) if tensor.is_traced else tensor
+
+    def _left_gradient(self, tensor: Tensor, g: Tensor | None, place: Callable) -> tuple:
+        """Whether a gradient is kept: not where the function went on to update its tensor."""
+        if g is None:
+            return self._outside(tensor), None
+        if id(tensor) in self._assigned:
+            return self._outside(tensor), USED_UP
+        return self._outside(tensor), place(g).position
+
+
+def _is_output(value: Any) -> bool:
+    return isinstance(value, Tensor | np.ndarray | np.generic)
+
+
+def is_array(value: Any) -> bool:
+    """Arguments that become inputs: tensors, arrays, and Python floats as run-time scalars."""
+    return isinstance(value, Tensor | np.ndarray | np.generic | float)
+
+
+def tracing() -> Trace | None:
+    """The trace now recording on this thread, if any."""
+    top = current()
+    return top if isinstance(top, Trace) else None
+
+
+def input_type(value: Any) -> Type:
+    """The type of an argument; a Python float is a weak scalar."""
+    if isinstance(value, float):
+        return Type(np.dtype(np.float64), (), True)
+    if isinstance(value, Tensor):
+        return value.type
+    array = as_array(value)
+    return Type(array.dtype, array.shape)
+
+
+def trace(function: Callable, *args: Any, **kwargs: Any) -> Traced:
+    """The graph of `function` for arguments of these shapes and dtypes.
+
+    Raises `TraceError` where the function depends on values that are not known while tracing.
+    """
+    recorder = Trace()
+    leaves: list[Tensor] = []
+    names = iter(path for path, _ in flatten((args, kwargs), is_array))
+
+    def enter(value: Any) -> Tensor:
+        grad = isinstance(value, Tensor) and value._requires_grad
+        leaves.append(recorder.argument(input_type(value), _readable(next(names)), grad))
+        return leaves[-1]
+
+    inner_args, inner_kwargs = rebuild((args, kwargs), is_array, enter)
+    with active(recorder):
+        result = function(*inner_args, **inner_kwargs)
+    name = getattr(function, "__name__", type(function).__name__)
+    return recorder.finish(name, result, leaves)
+
+
+def _readable(path: str) -> str:
+    """`[0][1]` as `arg1`, `[1]['mask']` as `mask`."""
+    if path.startswith("[0]["):
+        number, _, rest = path[4:].partition("]")
+        return f"arg{number}{rest}"
+    return path[3:].removeprefix("['").replace("']", "", 1)
