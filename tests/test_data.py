@@ -258,7 +258,9 @@ def test_shapes_are_the_cheapest_nested_ones(pairs: list[tuple[int, int]], most:
     assert cost_of(shapes, pairs) == min(
         cost_of(chain, pairs) for chain in chains(max(source), max(target), most)
     )
-    sizes = [shapes[index] for index in place(source, target, shapes)]
+    places = place(source, target, shapes)
+    assert set(places.tolist()) == set(range(len(shapes)))
+    sizes = [shapes[index] for index in places]
     assert sum(s + t for s, t in sizes) == cost_of(shapes, pairs)
 
 
@@ -280,6 +282,11 @@ def cost_of(shapes: list[tuple[int, int]], pairs: list[tuple[int, int]]) -> int:
     return sum(
         next(s + t for s, t in shapes if source <= s and target <= t) for source, target in pairs
     )
+
+
+def test_no_bucket_is_empty_where_lengths_are_opposed() -> None:
+    data = PairData([[3], [3] * 9], [[3] * 9, [3]])
+    assert [bucket.pairs for bucket in data.buckets] == [1, 1]
 
 
 def test_more_shapes_never_waste_more() -> None:

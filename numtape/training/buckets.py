@@ -117,7 +117,9 @@ def choose_shapes(source: Lengths, target: Lengths, most: int) -> list[tuple[int
     chain = [len(corners) - 1]
     for step in reversed(previous):
         chain.append(int(step[chain[-1]]))
-    return [(int(s), int(t)) for s, t in corners[sorted(set(chain))]]
+    chosen = np.unique(chain)
+    filled = np.diff(within[chosen], prepend=0) > 0
+    return [(int(s), int(t)) for s, t in corners[chosen[filled]]]
 
 
 def place(source: Lengths, target: Lengths, shapes: list[tuple[int, int]]) -> Lengths:
