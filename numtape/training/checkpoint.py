@@ -29,6 +29,7 @@ MANIFEST_LIMIT = 64 * 2**20
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _OURS = re.compile(r"tensors-[0-9a-f]{16}\.safetensors(\.tmp)?")
+_ADVICE = "restore the folder from a copy, or remove it and train anew"
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
     errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
@@ -48,8 +49,8 @@ def save(folder: FolderPath, arrays: Mapping[str, np.ndarray], meta: Mapping[str
     """Replace the checkpoint in `folder`, which is made if need be, by these arrays and `meta`.
 
     `arrays`: any shapes, of the number and bool dtypes of safetensors. `meta`: what JSON can
-    hold; tuples come back as lists. Raises CheckpointError where that cannot be written; the
-    checkpoint that was there before is then still there.
+    hold; tuples come back as lists, keys as text. Raises CheckpointError where that cannot be
+    written; the checkpoint that was there before is then still there.
     """
     folder = Path(folder)
     tensors = _serialise(folder, arrays)
@@ -60,7 +61,7 @@ def save(folder: FolderPath, arrays: Mapping[str, np.ndarray], meta: Mapping[str
         _commit(folder, {_tensor_name(digest): tensors, MANIFEST: manifest})
         _remove_others(folder, _tensor_name(digest))
     except OSError as error:
-        reason = _REASONS.get(error.errno or 0, error.strerror)
+        reason = _REASONS.get(error.errno or 0, f"{error}; choose another folder")
         raise CheckpointError(
             f"cannot save {len(tensors)} bytes of checkpoint in {folder}: {reason}; "
             "any checkpoint that was there before is intact"
@@ -91,10 +92,7 @@ def load(folder: FolderPath) -> tuple[Arrays, dict[str, Any]]:
 
 def exists(folder: FolderPath) -> bool:
     """Whether there is a checkpoint to load, sound or not."""
-    return (Path(folder) / MANIFEST).exists()
-
-
-_ADVICE = "restore the folder from a copy, or remove it and train anew"
+    return os.path.exists(Path(folder) / MANIFEST)
 
 
 def _tensor_name(digest: str) -> str:
@@ -114,8 +112,9 @@ def _serialise(folder: Path, arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def _manifest(folder: Path, tensors: dict[str, Any], meta: Mapping[str, Any]) -> bytes:
-    content = {"tensors": tensors, "meta": meta}
     try:
+        # Through JSON and back, so that the digest is of what will be read.
+        content = json.loads(json.dumps({"tensors": tensors, "meta": meta}))
         document = {"format": FORMAT, "version": VERSION, "sha256": _digest(content), **content}
         manifest = json.dumps(document, indent=1).encode()
     except (TypeError, ValueError, RecursionError) as error:
@@ -182,13 +181,13 @@ def _remove(path: Path) -> None:
 def _read(path: Path, limit: int) -> bytes:
     """The bytes of a regular file, at most `limit` and one more, and never through a link."""
     try:
-        if path.is_symlink() or not path.is_file():
-            state = "is not a plain file" if path.exists() else "is missing"
+        if path.is_symlink() or not os.path.isfile(path):
+            state = "is not a plain file" if os.path.exists(path) else "is missing"
             raise CheckpointError(f"{path} {state}: the checkpoint is not whole; {_ADVICE}")
         with open(path, "rb") as file:
             return file.read(limit + 1)
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}; {_ADVICE}") from error
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -230,7 +229,7 @@ def _check_manifest(path: Path, content: dict[str, Any]) -> None:
 
 
 def _read_tensors(path: Path, expected: dict[str, Any]) -> bytes:
-    size = path.stat().st_size if path.is_file() else expected["bytes"]
+    size = os.path.getsize(path) if os.path.isfile(path) else expected["bytes"]
     if size != expected["bytes"]:
         raise CheckpointError(
             f"{path} has {size} bytes and its manifest says {expected['bytes']}: truncated or "

@@ -1,0 +1,386 @@
+"""Checkpoints: exact round trips, refusal of anything unsound, and survival of being killed."""
+
+import errno
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from numtape.training import checkpoint
+from numtape.training.checkpoint import MANIFEST, exists, load, save
+from numtape.training.errors import CheckpointError
+
+META = {"step": 7, "seed": 2**60, "loss": 0.1 + 0.2, "name": "größer", "list": [1, None, True]}
+
+
+def arrays_of(step: int) -> dict[str, np.ndarray]:
+    return {"a.weight": np.full((3, 4), step, np.float32), "count": np.array(step, np.int64)}
+
+
+def tensor_file(folder: Path) -> Path:
+    (path,) = folder.glob("tensors-*.safetensors")
+    return path
+
+
+def assert_step(folder: Path, *steps: int) -> int:
+    """The folder holds the whole checkpoint of one of these steps."""
+    arrays, meta = load(folder)
+    assert meta["step"] in steps
+    for name, expected in arrays_of(meta["step"]).items():
+        assert arrays[name].dtype == expected.dtype
+        assert np.array_equal(arrays[name], expected)
+    return int(meta["step"])
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    save(tmp_path / "run", arrays_of(7), META)
+    return tmp_path / "run"
+
+
+# Round trips
+
+INTEGERS = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+KINDS = ["bool", *INTEGERS, "float16", "float32", "float64"]
+
+
+@pytest.mark.parametrize("dtype", KINDS)
+@pytest.mark.parametrize("shape", [(), (0, 3), (5,), (2, 3, 4)])
+def test_every_dtype_and_shape_comes_back(tmp_path: Path, dtype: str, shape: tuple) -> None:
+    array = np.random.default_rng(0).integers(0, 100, shape).astype(dtype)
+    save(tmp_path, {"x": array}, {})
+    loaded = load(tmp_path)[0]["x"]
+    assert (loaded.dtype, loaded.shape) == (array.dtype, array.shape)
+    assert loaded.tobytes() == array.tobytes()
+
+
+def test_every_bit_of_a_float_comes_back(tmp_path: Path) -> None:
+    bits = np.array([0, 0x80000000, 1, 0x7F800000, 0xFFC00001, 0x3F800001], np.uint32)
+    save(tmp_path, {"x": bits.view(np.float32)}, {})
+    assert (load(tmp_path)[0]["x"].view(np.uint32) == bits).all()
+
+
+def test_arrays_that_are_not_laid_out_in_order(tmp_path: Path) -> None:
+    array = np.arange(24.0).reshape(4, 6)
+    save(tmp_path, {"t": array.T, "s": array[::2, ::-1], "big": array.astype(">f8")}, {})
+    loaded, _ = load(tmp_path)
+    assert (loaded["t"] == array.T).all()
+    assert (loaded["s"] == array[::2, ::-1]).all()
+    assert (loaded["big"] == array).all()
+
+
+def test_meta_comes_back_and_arrays_are_writable(saved: Path) -> None:
+    arrays, meta = load(saved)
+    assert meta == META
+    arrays["a.weight"] += 1
+    assert exists(saved)
+
+
+def test_meta_comes_back_as_json_has_it(tmp_path: Path) -> None:
+    save(tmp_path, {}, {"best": float("inf"), "by step": {10: "b", 9: "a"}, "pair": (1, 2)})
+    _, meta = load(tmp_path)
+    assert meta == {"best": float("inf"), "by step": {"10": "b", "9": "a"}, "pair": [1, 2]}
+
+
+def test_saving_again_replaces_and_leaves_two_files(saved: Path) -> None:
+    (saved / "notes.txt").write_text("not ours")
+    for step in (8, 9, 9):
+        save(saved, arrays_of(step), {"step": step})
+        assert_step(saved, step)
+    assert {path.name for path in saved.iterdir()} == {
+        MANIFEST,
+        tensor_file(saved).name,
+        "notes.txt",
+    }
+
+
+# Refusals
+
+
+def test_a_missing_folder_or_checkpoint(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "none"):
+        assert not exists(folder)
+        with pytest.raises(CheckpointError, match=f"no numtape checkpoint in {folder}"):
+            load(folder)
+
+
+@pytest.mark.parametrize("which", ["manifest", "tensors"])
+def test_truncation_at_every_position(saved: Path, which: str) -> None:
+    path = saved / MANIFEST if which == "manifest" else tensor_file(saved)
+    whole = path.read_bytes()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        with pytest.raises(CheckpointError, match=rf"{path.name}.*truncated"):
+            load(saved)
+    path.write_bytes(whole)
+    assert_step(saved, 7)
+
+
+@pytest.mark.parametrize("which", ["manifest", "tensors"])
+def test_a_flipped_bit_is_found_wherever_it_is(saved: Path, which: str) -> None:
+    path = saved / MANIFEST if which == "manifest" else tensor_file(saved)
+    whole = path.read_bytes()
+    for position in range(len(whole)):
+        altered = bytearray(whole)
+        altered[position] ^= 1 << position % 8
+        path.write_bytes(altered)
+        try:
+            _, meta = load(saved)
+        except CheckpointError as error:
+            assert str(saved) in str(error)
+        else:  # only what means the same: white space in the manifest
+            assert which == "manifest"
+            assert meta == META
+
+
+def rewrite(folder: Path, **changes: Any) -> None:
+    """Alter the manifest and make its checksum fit, as an attacker would."""
+    content = json.loads((folder / MANIFEST).read_text()) | changes
+    inner = {"tensors": content["tensors"], "meta": content["meta"]}
+    content["sha256"] = checkpoint._digest(inner)
+    (folder / MANIFEST).write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "truncated or not JSON"),
+        ("[" * 100_000, "truncated or not JSON"),
+        ("[1, 2]", "not written by numtape"),
+        ('{"format": "other", "version": 1}', "not written by numtape"),
+        ('{"version": 1}', "not written by numtape"),
+        ('{"format": "numtape checkpoint", "version": 2}', "version 2 .* reads version 1"),
+        ('{"format": "numtape checkpoint"}', "version None"),
+        ('{"format": "numtape checkpoint", "version": 1}', "altered"),
+    ],
+)
+def test_foreign_manifests(saved: Path, text: str, message: str) -> None:
+    (saved / MANIFEST).write_text(text)
+    with pytest.raises(CheckpointError, match=message):
+        load(saved)
+
+
+def test_a_manifest_that_is_not_text(saved: Path) -> None:
+    (saved / MANIFEST).write_bytes(b"\x80\xff\x00")
+    with pytest.raises(CheckpointError, match="not JSON"):
+        load(saved)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        None,
+        {"sha256": "../../../../etc/passwd", "bytes": 1},
+        {"sha256": "/" + "a" * 63, "bytes": 1},
+        {"sha256": "A" * 64, "bytes": 1},
+        {"sha256": "a" * 64 + "\n", "bytes": 1},
+        {"sha256": ["a" * 64], "bytes": 1},
+        {"sha256": "a" * 64, "bytes": -1},
+        {"sha256": "a" * 64, "bytes": "1"},
+        {"sha256": "a" * 64, "bytes": True},
+        {"sha256": "a" * 64},
+    ],
+)
+def test_a_hostile_manifest_names_no_other_file(saved: Path, tensors: Any) -> None:
+    rewrite(saved, tensors=tensors)
+    with pytest.raises(CheckpointError, match="altered"):
+        load(saved)
+
+
+def test_a_hostile_manifest_of_the_wrong_size(saved: Path) -> None:
+    tensors = json.loads((saved / MANIFEST).read_text())["tensors"]
+    rewrite(saved, tensors=tensors | {"bytes": 10**18})
+    with pytest.raises(CheckpointError, match=f"manifest says {10**18}"):
+        load(saved)
+
+
+def test_a_missing_or_linked_tensor_file(saved: Path, tmp_path: Path) -> None:
+    path = tensor_file(saved)
+    elsewhere = path.rename(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match=f"{path.name} is missing"):
+        load(saved)
+    path.symlink_to(elsewhere)
+    with pytest.raises(CheckpointError, match=f"{path.name} is not a plain file"):
+        load(saved)
+
+
+def test_an_oversized_manifest_is_neither_read_nor_written(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "MANIFEST_LIMIT", 400)
+    with pytest.raises(CheckpointError, match="bytes of meta"):
+        save(saved, arrays_of(8), {"long": "x" * 400})
+    with pytest.raises(CheckpointError, match="more than 400 bytes"):
+        (saved / MANIFEST).write_text(" " * 401)
+        load(saved)
+
+
+def test_sound_checksums_around_what_is_not_safetensors(saved: Path) -> None:
+    data = b"\xff" * 100
+    digest = checkpoint.hashlib.sha256(data).hexdigest()
+    (saved / f"tensors-{digest[:16]}.safetensors").write_bytes(data)
+    rewrite(saved, tensors={"sha256": digest, "bytes": len(data)})
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
+        load(saved)
+
+
+@pytest.mark.parametrize("array", [np.array(["text"]), np.array([None]), np.array([1j])])
+def test_arrays_that_cannot_be_saved(saved: Path, array: np.ndarray) -> None:
+    with pytest.raises(CheckpointError, match="numbers or bools"):
+        save(saved, {"x": array}, {})
+    assert_step(saved, 7)
+
+
+@pytest.mark.parametrize("value", [object(), np.float32(1), {1, 2}, b"bytes"])
+def test_meta_that_cannot_be_saved(saved: Path, value: Any) -> None:
+    with pytest.raises(CheckpointError, match="what JSON can hold"):
+        save(saved, arrays_of(8), {"value": value})
+    assert_step(saved, 7)
+
+
+# Failing systems
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (errno.ENOSPC, "disk is full; free some space"),
+        (errno.EACCES, "may not be written; change its permissions"),
+        (errno.EROFS, "disk is read-only"),
+        (errno.EIO, "error"),
+    ],
+)
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_failing_system_call_leaves_the_old_checkpoint(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, code: int, message: str, call: str
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        with pytest.raises(CheckpointError, match=rf"(?s){saved}: .*{message}"):
+            save(saved, arrays_of(8), {"step": 8})
+    assert_step(saved, 7)
+    assert len(list(saved.iterdir())) == 2
+
+
+def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="it is a file"):
+        save(tmp_path / "file", {}, {})
+    with pytest.raises(CheckpointError, match="part of that path is a file"):
+        save(tmp_path / "file" / "run", {}, {})
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
+def test_a_folder_without_write_permission(saved: Path) -> None:
+    saved.chmod(0o555)
+    try:
+        with pytest.raises(CheckpointError, match="may not be written"):
+            save(saved, arrays_of(8), {"step": 8})
+        assert_step(saved, 7)
+    finally:
+        saved.chmod(0o755)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing catches it."""
+
+
+STEPS_TO_DISK = [("builtins", "open"), ("os", "fsync"), ("os", "replace"), ("os", "unlink")]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_being_killed_around_every_system_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    """The process ends right before, or right after, the Nth call that touches the disk."""
+    outcomes = []
+    for fatal in range(1, 30):
+        folder = tmp_path / str(fatal)
+        save(folder, arrays_of(7), {"step": 7})
+        calls = [0]
+        with monkeypatch.context() as patch:
+            for module, name in STEPS_TO_DISK:
+                patch.setattr(f"{module}.{name}", counted(module, name, calls, fatal, late))
+            try:
+                save(folder, arrays_of(8), {"step": 8})
+            except Killed:
+                outcomes.append(assert_step(folder, 7, 8))
+                save(folder, arrays_of(9), {"step": 9})
+                assert_step(folder, 9)
+                assert len(list(folder.iterdir())) == 2
+            else:
+                break
+    assert len(outcomes) >= 8
+    assert outcomes == sorted(outcomes)
+    assert set(outcomes) == {7, 8}
+
+
+def counted(module: str, name: str, calls: list[int], fatal: int, late: bool) -> Any:
+    original = getattr(sys.modules[module], name)
+
+    def call(*arguments: Any, **settings: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == fatal and not late:
+            raise Killed
+        result = original(*arguments, **settings)
+        if calls[0] == fatal:
+            if name == "open":
+                result.close()
+            raise Killed
+        return result
+
+    return call
+
+
+SAVER = """
+import sys
+import numpy as np
+from numtape.training.checkpoint import save
+for step in range(1, 1_000_000):
+    weight = np.full((3, 4), step, np.float32)
+    count = np.array(step, np.int64)
+    save(sys.argv[1], {"a.weight": weight, "count": count}, {"step": step})
+    print(step, flush=True)
+"""
+
+
+def test_killing_a_saving_process_a_dozen_times(tmp_path: Path) -> None:
+    moments = random.Random(0)
+    folders = [tmp_path / str(number) for number in range(12)]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", SAVER, folder], stdout=subprocess.PIPE, text=True)
+        for folder in folders
+    ]
+    for folder, process in zip(folders, processes, strict=True):
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        time.sleep(moments.uniform(0, 0.05))
+        process.kill()
+        rest = process.communicate()[0]
+        reported = int((first + rest).split()[-1])
+        assert_step(folder, reported, reported + 1)
+
+
+def test_a_disk_that_fills_up(tmp_path: Path) -> None:
+    """A limit on the size of files makes a real write stop half way."""
+    resource = pytest.importorskip("resource", reason="no limits on this system")
+    save(tmp_path, arrays_of(7), {"step": 7})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r"cannot save 8000\d\d bytes"):
+            save(tmp_path, {"x": np.zeros(100_000)}, {"step": 8})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert_step(tmp_path, 7)
+    assert len(list(tmp_path.iterdir())) == 2
