@@ -62,8 +62,9 @@ class Graph:
     nodes     everything else in an order in which it can be computed, constants included.
     outputs   what the program returns.
     updates   (input, value): at the end, the input's storage takes the value.
-    late      how many of the last inputs arrive only after the first `early` outputs were
-              returned: a forward and a reverse tape in one graph. Without them both are 0 / all.
+    early     (inputs, outputs): the first so many outputs are returned before the inputs after
+              the first so many arrive, as for a forward and a reverse tape in one graph. None
+              where there is one tape.
     """
 
     name: str
@@ -72,7 +73,7 @@ class Graph:
     nodes: tuple[Value, ...]
     outputs: tuple[Value, ...]
     updates: tuple[tuple[Value, Value], ...] = ()
-    early: int | None = None
+    early: tuple[int, int] | None = None
 
     @property
     def results(self) -> tuple[Value, ...]:
@@ -167,7 +168,7 @@ class Builder:
         name: str,
         outputs: Iterable[Value],
         updates: Iterable[tuple[Value, Value]] = (),
-        early: int | None = None,
+        early: tuple[int, int] | None = None,
     ) -> Graph:
         return Graph(
             name,

@@ -66,7 +66,7 @@ _take = Op(
     _infer_take,
     gather,
     (
-        lambda g, out, x, index, axis: _index_add(zeros_like(x), index, g, axis=axis),
+        lambda g, out, x, index, axis: scatter_add(zeros_like(x), index, g, axis=axis),
         None,
     ),
     examples=(
@@ -117,8 +117,8 @@ def _reference_index_add(
     return answer
 
 
-_index_add = Op(
-    "index_add",
+scatter_add = Op(
+    "scatter_add",
     _infer_index_add,
     add_at,
     (
@@ -164,7 +164,7 @@ def index_add(x: Any, index: Any, values: Any, axis: int = 0) -> Any:
     """x with `values` added at integer indices along an axis; repeated indices accumulate."""
     (position,) = normalise_axes(axis, x.ndim)
     wrapped = wrap_index(index, size=x.shape[position])
-    return _index_add(x, wrapped, values, axis=position)
+    return scatter_add(x, wrapped, values, axis=position)
 
 
 def take_along_last(x: Any, index: Any) -> Any:

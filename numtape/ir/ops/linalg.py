@@ -51,6 +51,28 @@ _matmul = Op(
 )
 
 
+def _infer_vecdot(x: Type, y: Type) -> Type:
+    return Type(x.dtype, broadcast(x, y)[:-1])
+
+
+# Sums of products along the last axis without the products in memory.
+vecdot = Op(
+    "vecdot",
+    _infer_vecdot,
+    np.vecdot,
+    (
+        lambda g, out, x, y: g.expand_dims(-1) * y,
+        lambda g, out, x, y: g.expand_dims(-1) * x,
+    ),
+    promotes="all",
+    broadcasts=True,
+    examples=(
+        example((3, 4), (3, 4), reference=np.vecdot),
+        example((2, 3, 4), (4,), reference=np.vecdot),
+    ),
+)
+
+
 def matmul(x: Any, y: Any) -> Any:
     """Matrix product in all of NumPy's shapes: vectors, matrices, stacks that broadcast."""
     if x.ndim == 0 or y.ndim == 0:

@@ -11,7 +11,7 @@ import numpy as np
 
 from numtape.ir.op import Example, Op
 from numtape.ir.ops.elementwise import exp, isfinite, log, where
-from numtape.ir.ops.indexing import flat_positions, index_add, take_along_last
+from numtape.ir.ops.indexing import scatter_add, flat_positions, take_along_last
 from numtape.ir.ops.linalg import matmul
 from numtape.ir.ops.rules import example, require_float, require_integers
 from numtape.ir.ops.shapes import arange, full
@@ -253,7 +253,7 @@ def _cross_entropy_vjp(
         p = p - weight * (label_smoothing / logits.shape[-1])
     hit = (weight * (label_smoothing - 1.0)).reshape(-1)
     places = flat_positions(logits, safe).reshape(-1)
-    return index_add(p.reshape(-1), places, hit).reshape(logits.shape)
+    return scatter_add(p.reshape(-1), places, hit, axis=0).reshape(logits.shape)
 
 
 def _reference_cross_entropy(

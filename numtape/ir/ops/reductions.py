@@ -25,21 +25,21 @@ def kept(shape: Shape, axis: tuple[int, ...]) -> Shape:
     return reduced(shape, axis, True)
 
 
-def _infer_reduce(x: Type, axis: tuple[int, ...], keepdims: bool) -> Type:
-    return Type(x.dtype, reduced(x.shape, axis, keepdims))
+def _infer_reduce(x: Type, axis: tuple[int, ...]) -> Type:
+    return Type(x.dtype, reduced(x.shape, axis, False))
 
 
-def _infer_extreme(x: Type, axis: tuple[int, ...], keepdims: bool) -> Type:
+def _infer_extreme(x: Type, axis: tuple[int, ...]) -> Type:
     if any(x.shape[a] == 0 for a in axis):
         raise ShapeError(f"{x} has no entries along axis {axis}, so none is largest or smallest")
-    return _infer_reduce(x, axis, keepdims)
+    return _infer_reduce(x, axis)
 
 
-def _sum_vjp(g: Any, out: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+def _sum_vjp(g: Any, out: Any, x: Any, axis: tuple[int, ...]) -> Any:
     return g.reshape(kept(x.shape, axis)).broadcast_to(x.shape)
 
 
-def _extreme_vjp(g: Any, out: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+def _extreme_vjp(g: Any, out: Any, x: Any, axis: tuple[int, ...]) -> Any:
     # Equal entries share the gradient.
     shape = kept(x.shape, axis)
     hits = (x == out.reshape(shape)).astype(x.dtype)
@@ -47,8 +47,8 @@ def _extreme_vjp(g: Any, out: Any, x: Any, axis: tuple[int, ...], keepdims: bool
 
 
 def _reduction(name: str, ufunc: np.ufunc, vjp: Callable, infer: Callable) -> Op:
-    def reference(x: np.ndarray, axis: tuple[int, ...], keepdims: bool) -> np.ndarray:
-        return ufunc.reduce(x, axis=axis, keepdims=keepdims)
+    def reference(x: np.ndarray, axis: tuple[int, ...]) -> np.ndarray:
+        return ufunc.reduce(x, axis=axis)
 
     return Op(
         name,
@@ -56,9 +56,9 @@ def _reduction(name: str, ufunc: np.ufunc, vjp: Callable, infer: Callable) -> Op
         ufunc.reduce,
         (vjp,),
         examples=(
-            example((3, 4, 2), reference=reference, axis=(1,), keepdims=False),
-            example((3, 4, 2), reference=reference, axis=(0, 2), keepdims=True),
-            example((3, 4), reference=reference, axis=(0, 1), keepdims=False),
+            example((3, 4, 2), reference=reference, axis=(1,)),
+            example((3, 4, 2), reference=reference, axis=(0, 2)),
+            example((3, 4), reference=reference, axis=(0, 1)),
         ),
     )
 
@@ -109,22 +109,27 @@ def _counted(x: Any) -> Any:
     return x.astype(INT) if x.dtype == np.bool_ else x
 
 
+def _reduce(op: Op, x: Any, axis: Axis, keepdims: bool) -> Any:
+    axes = normalise_axes(axis, x.ndim)
+    if not axes:
+        return x
+    found = op(x, axis=axes)
+    return found.reshape(kept(x.shape, axes)) if keepdims else found
+
+
 def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """Sum over `axis` (one, several or all); booleans count as integers."""
-    axes = normalise_axes(axis, x.ndim)
-    return _sum(_counted(x), axis=axes, keepdims=bool(keepdims)) if axes else _counted(x)
+    return _reduce(_sum, _counted(x), axis, keepdims)
 
 
 def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """Largest entry over `axis`; equal entries share its gradient."""
-    axes = normalise_axes(axis, x.ndim)
-    return _max(x, axis=axes, keepdims=bool(keepdims)) if axes else x
+    return _reduce(_max, x, axis, keepdims)
 
 
 def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """Smallest entry over `axis`; equal entries share its gradient."""
-    axes = normalise_axes(axis, x.ndim)
-    return _min(x, axis=axes, keepdims=bool(keepdims)) if axes else x
+    return _reduce(_min, x, axis, keepdims)
 
 
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:

@@ -193,6 +193,30 @@ _arange = Op(
 )
 
 
+def _infer_filled(shape: Shape, value: Scalar, dtype: np.dtype) -> Type:
+    return Type(np.dtype(dtype), shape)
+
+
+def fill(out: np.ndarray, shape: Shape, value: Scalar, dtype: np.dtype) -> None:
+    """`np.full` into `out`."""
+    out.fill(value)
+
+
+# One number repeated in memory of its own: what a matrix product with ones needs.
+filled = Op(
+    "filled",
+    _infer_filled,
+    fill,
+    examples=(
+        Example(
+            lambda rng: (),
+            lambda shape, value, dtype: np.full(shape, value, dtype),
+            {"shape": (2, 3), "value": 1.5, "dtype": np.dtype("f8")},
+        ),
+    ),
+)
+
+
 # ---- as users call them -------------------------------------------------------------------
 
 

@@ -1,0 +1,80 @@
+"""The passes, in the order in which they run. Each is a function Graph -> Graph.
+
+An exact pass changes no bit of any result; a reassociating one may round differently.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from numtape.ir.graph import Graph
+from numtape.ir.verify import verify
+from numtape.passes.broadcasts import broadcasts
+from numtape.passes.common_subexpressions import common_subexpressions
+from numtape.passes.composites import composites
+from numtape.passes.dead_nodes import dead_nodes
+from numtape.passes.folding import folding
+from numtape.passes.identities import identities
+from numtape.passes.sums import sums
+from numtape.passes.views import views
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A rewrite and whether it is exact."""
+
+    apply: Callable[[Graph], Graph]
+    exact: bool
+
+    @property
+    def name(self) -> str:
+        return self.apply.__name__
+
+
+@dataclass(frozen=True)
+class PassRecord:
+    """What one pass did: nodes (constants apart) and bytes of results before and after."""
+
+    name: str
+    exact: bool
+    nodes_before: int
+    nodes_after: int
+    bytes_before: int
+    bytes_after: int
+    milliseconds: float
+
+
+PIPELINE = (
+    Pass(dead_nodes, exact=True),
+    Pass(composites, exact=True),
+    Pass(common_subexpressions, exact=True),
+    Pass(broadcasts, exact=True),
+    Pass(views, exact=True),
+    Pass(folding, exact=True),
+    Pass(identities, exact=True),
+    Pass(sums, exact=False),
+)
+
+
+def optimise(
+    graph: Graph, passes: Iterable[Pass] = PIPELINE, check: bool = False
+) -> tuple[Graph, list[PassRecord]]:
+    """The graph after the passes, and what each did. With `check` the verifier runs after each."""
+    records = []
+    for step in passes:
+        start = time.perf_counter()
+        after = step.apply(graph)
+        elapsed = 1e3 * (time.perf_counter() - start)
+        records.append(
+            PassRecord(
+                step.name,
+                step.exact,
+                graph.operations,
+                after.operations,
+                graph.nbytes,
+                after.nbytes,
+                elapsed,
+            )
+        )
+        graph = verify(after) if check else after
+    return graph, records

@@ -1,0 +1,36 @@
+"""Rebuilding a graph through a rule: what every rewriting pass has in common."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from numtape.ir.graph import Builder, Graph, Value, ancestors, replay
+from numtape.ir.op import Op
+
+# (op, its new inputs, attrs) -> an equal value to use instead, or None to keep the node.
+Rule = Callable[[Op, tuple[Value, ...], Mapping[str, Any]], Value | None]
+
+
+def rewrite(graph: Graph, rule: Rule | None = None, number: bool = True) -> Graph:
+    """The graph rebuilt node by node under `rule`, equal computations shared with `number`."""
+    builder = Builder(number=number, simplify=rule)
+    inputs = [builder.input(v.type, n) for v, n in zip(graph.inputs, graph.names, strict=True)]
+
+    def run(node: Value, arguments: tuple[Value, ...]) -> Value:
+        builder.scope.inherited = node.origin
+        return builder.run(node.op, arguments, node.attrs)
+
+    new = replay(graph, inputs, run)
+    rebuilt = builder.finish(
+        graph.name,
+        (new[v] for v in graph.outputs),
+        ((new[old], new[v]) for old, v in graph.updates),
+        graph.early,
+    )
+    return without_dead_nodes(rebuilt)
+
+
+def without_dead_nodes(graph: Graph) -> Graph:
+    """Only the nodes from which a result is computed."""
+    live = ancestors(graph.results)
+    return replace(graph, nodes=tuple(v for v in graph.nodes if v in live))

@@ -1,0 +1,114 @@
+"""View elimination: chains of reshapes, transposes, slices and broadcasts become short. Exact.
+
+A view costs nothing at replay, but a reshape of a transposed view is a copy; so views that undo
+one another are dropped, those of the same kind are joined, and sums of slices laid side by side
+are one concatenation.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from numtape.ir.graph import Graph, Value
+from numtape.ir.op import Op
+from numtape.ir.ops.shapes import Bounds, _concatenate, _transpose, place, slice_
+from numtape.ir.types import Shape
+from numtape.passes.rewrite import rewrite
+
+
+def views(graph: Graph) -> Graph:
+    """The graph with the fewest views and copies that give the same values."""
+    return rewrite(graph, _simplified)
+
+
+def _simplified(op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Value | None:
+    rule = _RULES.get(op.name)
+    return rule(*inputs, **attrs) if rule is not None else None
+
+
+def _reshape(x: Value, shape: Shape) -> Value | None:
+    if x.shape == shape:
+        return x
+    if x.op.name == "reshape":  # reshape(reshape(x)) = reshape(x)
+        return x.inputs[0].reshape(shape)
+    return None
+
+
+def _transpose_rule(x: Value, axes: tuple[int, ...]) -> Value | None:
+    if axes == tuple(range(len(axes))):
+        return x
+    if x.op is _transpose:  # transpose(transpose(x)) = transpose(x)
+        inner = x.attrs["axes"]
+        return x.inputs[0].transpose(tuple(inner[a] for a in axes))
+    moved = [a for a in axes if x.shape[a] != 1]
+    if moved == sorted(moved):  # only axes of length 1 move: a reshape
+        return x.reshape(tuple(x.shape[a] for a in axes))
+    return None
+
+
+def _broadcast(x: Value, shape: Shape) -> Value | None:
+    if x.shape == shape:
+        return x
+    if x.op.name == "broadcast_to":  # broadcast(broadcast(x)) = broadcast(x)
+        return x.inputs[0].broadcast_to(shape)
+    return None
+
+
+def _slice(x: Value, bounds: Bounds) -> Value | None:
+    if all(b == (0, n, 1) for b, n in zip(bounds, x.shape, strict=True)):
+        return x
+    if x.op is place and x.attrs["bounds"] == bounds:  # what was placed there
+        return x.inputs[0]
+    return _part_of_join(x, bounds) if x.op is _concatenate else None
+
+
+def _part_of_join(x: Value, bounds: Bounds) -> Value | None:
+    """The slice of a concatenation that lies inside one of its parts."""
+    axis = x.attrs["axis"]
+    start, stop, step = bounds[axis]
+    offset = 0
+    for part in x.inputs:
+        end = offset + part.shape[axis]
+        if step == 1 and offset <= start <= stop <= end:
+            inner = (*bounds[:axis], (start - offset, stop - offset, 1), *bounds[axis + 1 :])
+            return slice_(part, bounds=inner)
+        offset = end
+    return None
+
+
+def _place(x: Value, shape: Shape, bounds: Bounds, fill: float = 0.0) -> Value | None:
+    whole = all(b == (0, n, 1) for b, n in zip(bounds, shape, strict=True))
+    return x if whole else None
+
+
+def _add(x: Value, y: Value) -> Value | None:
+    """place(a) + place(b) side by side = place(concatenate(a, b))."""
+    if x.op is not place or y.op is not place or x.shape != y.shape:
+        return None
+    if x.attrs.get("fill", 0.0) != 0.0 or y.attrs.get("fill", 0.0) != 0.0:
+        return None
+    first, second = sorted((x, y), key=lambda v: v.attrs["bounds"])
+    a, b = first.attrs["bounds"], second.attrs["bounds"]
+    differing = [i for i, (p, q) in enumerate(zip(a, b, strict=True)) if p != q]
+    if len(differing) != 1:
+        return None
+    (axis,) = differing
+    if a[axis][2] != 1 or b[axis][2] != 1 or a[axis][1] != b[axis][0]:
+        return None
+    bounds = (*a[:axis], (a[axis][0], b[axis][1], 1), *a[axis + 1 :])
+    joined = _concatenate(*_parts(first, axis), *_parts(second, axis), axis=axis)
+    return place(joined, shape=x.shape, bounds=bounds)
+
+
+def _parts(placed: Value, axis: int) -> tuple[Value, ...]:
+    (x,) = placed.inputs
+    return x.inputs if x.op is _concatenate and x.attrs["axis"] == axis else (x,)
+
+
+_RULES = {
+    "reshape": _reshape,
+    "transpose": _transpose_rule,
+    "broadcast_to": _broadcast,
+    "slice": _slice,
+    "place": _place,
+    "add": _add,
+}
