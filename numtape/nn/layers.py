@@ -1,0 +1,194 @@
+"""Layers with parameters: functions of `functional` with their weights and initial values."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from numtape.nn import functional, init
+from numtape.nn.module import Module, Parameter
+
+
+def _uninitialised(*shape: int, dtype: Any) -> Parameter:
+    return Parameter(np.empty(shape, dtype))
+
+
+class Linear(Module):
+    """x weightᵀ + bias: (..., in_features) to (..., out_features).
+
+    weight (out_features, in_features) and bias (out_features,) start uniform within
+    ±1 / √in_features.
+    """
+
+    bias: Parameter | None
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, dtype: Any = np.float32
+    ) -> None:
+        self.in_features = in_features
+        self.out_features = out_features
+        self.weight = init.kaiming_uniform_(
+            _uninitialised(out_features, in_features, dtype=dtype), a=math.sqrt(5.0)
+        )
+        bound = 1.0 / math.sqrt(in_features)
+        self.bias = (
+            init.uniform_(_uninitialised(out_features, dtype=dtype), -bound, bound)
+            if bias
+            else None
+        )
+
+    def forward(self, x: Any) -> Any:
+        return functional.linear(x, self.weight, self.bias)
+
+
+class Embedding(Module):
+    """A row of weight (num_embeddings, embedding_dim) for each index: (...) to (..., dim).
+
+    Rows start as N(0, 1); the row `padding_idx` starts as zeros and is not learnt.
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        dtype: Any = np.float32,
+    ) -> None:
+        self.num_embeddings = num_embeddings
+        self.embedding_dim = embedding_dim
+        self.padding_idx = padding_idx
+        self.weight = init.normal_(_uninitialised(num_embeddings, embedding_dim, dtype=dtype))
+        if padding_idx is not None:
+            self.weight.numpy()[padding_idx] = 0.0
+
+    def forward(self, index: Any) -> Any:
+        return functional.embedding(index, self.weight, self.padding_idx)
+
+
+class LayerNorm(Module):
+    """Mean 0 and variance 1 along the last axis, times weight, plus bias (Ba et al., 2016)."""
+
+    bias: Parameter | None
+
+    def __init__(
+        self,
+        normalized_shape: int,
+        eps: float = 1e-5,
+        bias: bool = True,
+        dtype: Any = np.float32,
+    ) -> None:
+        self.normalized_shape = normalized_shape
+        self.eps = eps
+        self.weight = Parameter(np.ones(normalized_shape, dtype))
+        self.bias = Parameter(np.zeros(normalized_shape, dtype)) if bias else None
+
+    def forward(self, x: Any) -> Any:
+        return functional.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+
+
+class RMSNorm(Module):
+    """Root mean square 1 along the last axis, times weight (Zhang, Sennrich, 2019)."""
+
+    def __init__(self, normalized_shape: int, eps: float = 1e-6, dtype: Any = np.float32) -> None:
+        self.normalized_shape = normalized_shape
+        self.eps = eps
+        self.weight = Parameter(np.ones(normalized_shape, dtype))
+
+    def forward(self, x: Any) -> Any:
+        return functional.rms_norm(x, self.normalized_shape, self.weight, self.eps)
+
+
+class Dropout(Module):
+    """Zeroes entries with probability p while training; the identity in eval mode."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        if not 0.0 <= p <= 1.0:
+            raise ValueError(f"Dropout: the probability lies in [0, 1], got {p}")
+        self.p = p
+
+    def forward(self, x: Any) -> Any:
+        return functional.dropout(x, self.p, self.training)
+
+
+class Identity(Module):
+    """x itself."""
+
+    def forward(self, x: Any) -> Any:
+        return x
+
+
+class ReLU(Module):
+    """max(x, 0)."""
+
+    def forward(self, x: Any) -> Any:
+        return functional.relu(x)
+
+
+class SiLU(Module):
+    """x · sigmoid(x)."""
+
+    def forward(self, x: Any) -> Any:
+        return functional.silu(x)
+
+
+class GELU(Module):
+    """x · Φ(x); with approximate="tanh" its tanh approximation."""
+
+    def __init__(self, approximate: str = "none") -> None:
+        if approximate not in ("none", "tanh"):
+            raise ValueError(f"GELU: approximate is 'none' or 'tanh', not {approximate!r}")
+        self.approximate = approximate
+
+    def forward(self, x: Any) -> Any:
+        return functional.gelu(x, self.approximate)
+
+
+class Mish(Module):
+    """x · tanh(softplus(x))."""
+
+    def forward(self, x: Any) -> Any:
+        return functional.mish(x)
+
+
+class Sigmoid(Module):
+    """1 / (1 + e^-x)."""
+
+    def forward(self, x: Any) -> Any:
+        return functional.sigmoid(x)
+
+
+class Tanh(Module):
+    """Hyperbolic tangent."""
+
+    def forward(self, x: Any) -> Any:
+        return functional.tanh(x)
+
+
+class Softmax(Module):
+    """e^x over its sum along an axis."""
+
+    def __init__(self, axis: int = -1) -> None:
+        self.axis = axis
+
+    def forward(self, x: Any) -> Any:
+        return functional.softmax(x, self.axis)
+
+
+class CrossEntropyLoss(Module):
+    """`functional.cross_entropy` with its settings."""
+
+    def __init__(self, ignore_index: int | None = None, label_smoothing: float = 0.0) -> None:
+        if not 0.0 <= label_smoothing < 1.0:
+            raise ValueError(f"label smoothing lies in [0, 1), got {label_smoothing}")
+        self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits: Any, target: Any) -> Any:
+        return functional.cross_entropy(logits, target, self.ignore_index, self.label_smoothing)
+
+
+class MSELoss(Module):
+    """`functional.mse_loss`."""
+
+    def forward(self, x: Any, target: Any) -> Any:
+        return functional.mse_loss(x, target)
