@@ -1,0 +1,79 @@
+"""Adam (Kingma, Ba, 2015) and AdamW (Loshchilov, Hutter, 2019)."""
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from numtape.optim.optimizer import Group, Optimizer, Rate, check_fraction, check_not_negative
+from numtape.tracer.tensor import Tensor
+
+
+class Adam(Optimizer):
+    """p - lr · m̂ / (√v̂ + eps), with m̂ and v̂ the corrected means of g and g².
+
+    weight_decay · p is added to the gradient. The step count, and so the correction, is one for
+    all parameters.
+    """
+
+    # Kept as sums, m / (1 - beta) of the paper's means: that saves two passes over memory.
+    moments = ("first_moment", "second_moment")
+    decoupled = False
+
+    def __init__(
+        self,
+        parameters: Iterable[Any],
+        lr: Rate = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self.betas = (check_fraction("betas[0]", betas[0]), check_fraction("betas[1]", betas[1]))
+        self.eps = check_not_negative("eps", eps)
+        super().__init__(parameters, lr, weight_decay)
+
+    def update(self, group: Group, members: list[tuple[Tensor, ...]]) -> None:
+        scalars = self._scalars(group)
+        for p, first, second in members:
+            size, eps, kept = scalars(p.dtype)
+            g: Any = p.grad
+            if group.weight_decay and not self.decoupled:
+                g = g + p * group.weight_decay
+            first.assign(first * self.betas[0] + g)
+            second.assign(second * self.betas[1] + g * g)
+            start = p * kept if group.weight_decay and self.decoupled else p
+            p.assign(start - first / (second.sqrt() + eps) * size)
+
+    def _scalars(self, group: Group) -> Any:
+        """What a group's parameters share: step size, eps, and the share that decay leaves.
+
+        With m = (1 - b1) M, v = (1 - b2) V and s = √((1 - b2^t) / (1 - b2)), the step is
+        lr (1 - b1) / (1 - b1^t) s · M / (√V + eps s).
+        """
+        b1, b2 = self.betas
+        scale = ((1.0 - b2**self.steps) / (1.0 - b2)).sqrt()
+        size = group.lr * (1.0 - b1) / (1.0 - b1**self.steps) * scale
+        values = (size, scale * self.eps, 1.0 - group.lr * group.weight_decay)
+
+        @cache
+        def in_dtype(dtype: np.dtype) -> tuple[Any, ...]:
+            return tuple(value.astype(dtype) for value in values)
+
+        return in_dtype
+
+
+class AdamW(Adam):
+    """Adam whose weight decay shrinks the parameter itself: p · (1 - lr · weight_decay) first."""
+
+    decoupled = True
+
+    def __init__(
+        self,
+        parameters: Iterable[Any],
+        lr: Rate = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        super().__init__(parameters, lr, betas, eps, weight_decay)

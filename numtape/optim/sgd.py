@@ -1,0 +1,53 @@
+"""Stochastic gradient descent with momentum."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from numtape.optim.optimizer import Group, Optimizer, Rate, check_not_negative
+from numtape.tracer.tensor import Tensor
+
+
+class SGD(Optimizer):
+    """p - lr · b, with the velocity b = momentum · b + (1 - dampening) · (g + weight_decay · p).
+
+    The first velocity is the gradient itself, undampened. With `nesterov` the step is along
+    g + momentum · b (Sutskever et al., 2013). Raises ValueError for settings that do not fit.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Any],
+        lr: Rate = 1e-3,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        dampening: float = 0.0,
+    ) -> None:
+        if nesterov and (momentum <= 0.0 or dampening != 0.0):
+            raise ValueError(
+                "nesterov needs a momentum above 0 and a dampening of 0, got "
+                f"momentum={momentum}, dampening={dampening}"
+            )
+        self.momentum = check_not_negative("momentum", momentum)
+        self.nesterov = nesterov
+        self.dampening = dampening
+        self.moments = ("velocity",) if momentum else ()
+        super().__init__(parameters, lr, weight_decay)
+
+    def update(self, group: Group, members: list[tuple[Tensor, ...]]) -> None:
+        for p, *velocity in members:
+            g = p.grad
+            if group.weight_decay:
+                g = g + p * group.weight_decay
+            direction = self._accelerated(g, *velocity) if velocity else g
+            p.assign(p - direction * group.lr.astype(p.dtype))
+
+    def _accelerated(self, g: Any, velocity: Tensor) -> Any:
+        added = g
+        if self.dampening:
+            share = 1.0 - (self.steps > 1.0).astype(np.float64) * self.dampening
+            added = g * share.astype(g.dtype)
+        velocity.assign(velocity * self.momentum + added)
+        return g + velocity * self.momentum if self.nesterov else velocity
