@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from numtape.optim.optimizer import Group, Optimizer, Rate, check_fraction, check_not_negative
+from numtape.optim.optimizer import Optimizer, Rate, check_fraction, check_not_negative
 from numtape.tracer.tensor import Tensor
 
 
@@ -33,28 +33,30 @@ class Adam(Optimizer):
         self.eps = check_not_negative("eps", eps)
         super().__init__(parameters, lr, weight_decay)
 
-    def update(self, group: Group, members: list[tuple[Tensor, ...]]) -> None:
-        scalars = self._scalars(group)
+    def update(
+        self, members: list[tuple[Tensor, ...]], count: Tensor, lr: Tensor, weight_decay: float
+    ) -> None:
+        scalars = self._scalars(count, lr, weight_decay)
         for p, first, second in members:
             size, eps, kept = scalars(p.dtype)
             g: Any = p.grad
-            if group.weight_decay and not self.decoupled:
-                g = g + p * group.weight_decay
+            if weight_decay and not self.decoupled:
+                g = g + p * weight_decay
             first.assign(first * self.betas[0] + g)
             second.assign(second * self.betas[1] + g * g)
-            start = p * kept if group.weight_decay and self.decoupled else p
+            start = p * kept if weight_decay and self.decoupled else p
             p.assign(start - first / (second.sqrt() + eps) * size)
 
-    def _scalars(self, group: Group) -> Any:
-        """What a group's parameters share: step size, eps, and the share that decay leaves.
+    def _scalars(self, count: Tensor, lr: Tensor, weight_decay: float) -> Any:
+        """What parameters share: step size, eps, and the share that decay leaves, by dtype.
 
         With m = (1 - b1) M, v = (1 - b2) V and s = √((1 - b2^t) / (1 - b2)), the step is
         lr (1 - b1) / (1 - b1^t) s · M / (√V + eps s).
         """
         b1, b2 = self.betas
-        scale = ((1.0 - b2**self.steps) / (1.0 - b2)).sqrt()
-        size = group.lr * (1.0 - b1) / (1.0 - b1**self.steps) * scale
-        values = (size, scale * self.eps, 1.0 - group.lr * group.weight_decay)
+        scale = ((1.0 - b2**count) / (1.0 - b2)).sqrt()
+        size = lr * (1.0 - b1) / (1.0 - b1**count) * scale
+        values = (size, scale * self.eps, 1.0 - lr * weight_decay)
 
         @cache
         def in_dtype(dtype: np.dtype) -> tuple[Any, ...]:

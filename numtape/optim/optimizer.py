@@ -81,16 +81,24 @@ class Optimizer(Holder):
     def step(self) -> None:
         """Update every parameter that has a gradient."""
         with no_grad(), self._recorded():
-            self.steps.assign(self.steps + 1.0)
+            count = self.steps.astype(np.float64) + 1.0
+            self.steps.assign(count)
             state = zip(self.parameters, *(getattr(self, m) for m in self.moments), strict=True)
             for group in self.groups:
                 if group.schedule is not None:
-                    group.lr.assign(group.schedule(self.steps))
+                    group.lr.assign(group.schedule(count))
                 members = [next(state) for _ in group.parameters]
-                self.update(group, [m for m in members if m[0].grad is not None])
+                due = [m for m in members if m[0].grad is not None]
+                self.update(due, count, group.lr.astype(np.float64), group.weight_decay)
 
-    def update(self, group: Group, members: list[tuple[Tensor, ...]]) -> None:
-        """New values for parameters with gradients, each given with its moments."""
+    def update(
+        self, members: list[tuple[Tensor, ...]], count: Tensor, lr: Tensor, weight_decay: float
+    ) -> None:
+        """Assign new values to parameters with gradients, each given with its moments.
+
+        `count` (this step's, from 1) and `lr` are float64 scalars: reckon with them first, and
+        cast the result to the dtype of the parameter.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no update(); define it")
 
     def zero_grad(self) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from numtape.optim.optimizer import Group, Optimizer, Rate, check_not_negative
+from numtape.optim.optimizer import Optimizer, Rate, check_not_negative
 from numtape.tracer.tensor import Tensor
 
 
@@ -36,18 +36,18 @@ class SGD(Optimizer):
         self.moments = ("velocity",) if momentum else ()
         super().__init__(parameters, lr, weight_decay)
 
-    def update(self, group: Group, members: list[tuple[Tensor, ...]]) -> None:
+    def update(
+        self, members: list[tuple[Tensor, ...]], count: Tensor, lr: Tensor, weight_decay: float
+    ) -> None:
+        share = 1.0 - (count > 1.0).astype(np.float64) * self.dampening
         for p, *velocity in members:
-            g = p.grad
-            if group.weight_decay:
-                g = g + p * group.weight_decay
-            direction = self._accelerated(g, *velocity) if velocity else g
-            p.assign(p - direction * group.lr.astype(p.dtype))
+            g: Any = p.grad
+            if weight_decay:
+                g = g + p * weight_decay
+            direction = self._accelerated(g, velocity[0], share) if velocity else g
+            p.assign(p - direction * lr.astype(p.dtype))
 
-    def _accelerated(self, g: Any, velocity: Tensor) -> Any:
-        added = g
-        if self.dampening:
-            share = 1.0 - (self.steps > 1.0).astype(np.float64) * self.dampening
-            added = g * share.astype(g.dtype)
+    def _accelerated(self, g: Any, velocity: Tensor, share: Tensor) -> Any:
+        added = g * share.astype(g.dtype) if self.dampening else g
         velocity.assign(velocity * self.momentum + added)
         return g + velocity * self.momentum if self.nesterov else velocity
