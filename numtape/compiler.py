@@ -1,5 +1,157 @@
-"""compile()."""
+"""`compile`: trace, passes, plan and source on the first call of a shape; replay on the next.
+
+The cache is keyed by the nesting, shapes and dtypes of the arguments and by static arguments; an
+entry also watches everything else that its trace depended on (train or eval mode, the structure
+of modules, globals), so that a change means a new trace and never a stale answer.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import update_wrapper
+from typing import Any
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from numtape.tape import CompiledTape
+from numtape.tracer.recorder import grad_enabled
+from numtape.tracer.structure import flatten, skeleton
+from numtape.tracer.tensor import Tensor
+from numtape.tracer.trace import input_type, is_array, tracing
+
+Key = tuple[Any, ...]
 
 
-def compile(function, **options):  # replaced below the same name while the runtime is written
-    return function
+class Compiled:
+    """A function that is traced once per shape of its arguments and replayed from then on.
+
+    Called like the function. While another function is being traced it is simply part of it.
+    """
+
+    def __init__(
+        self, function: Callable, exact: bool, threads: int | None, max_tapes: int
+    ) -> None:
+        self.function = function
+        self.exact = exact
+        self.max_tapes = max_tapes
+        self.misses: list[str] = []
+        self._tapes: OrderedDict[Key, list[CompiledTape]] = OrderedDict()
+        self._lock = threading.RLock()
+        self._threads = threads
+        self._controller = ThreadpoolController() if threads is not None else None
+        if hasattr(function, "__name__"):
+            update_wrapper(self, function, updated=())
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if tracing() is not None:
+            return self.function(*args, **kwargs)
+        leaves = _leaves(args, kwargs)
+        with self._limited():
+            return self._find(args, kwargs, leaves).run(leaves)
+
+    def tape(self, *args: Any, **kwargs: Any) -> CompiledTape:
+        """The tape for these arguments, compiled if need be, without running it."""
+        return self._find(args, kwargs, _leaves(args, kwargs))
+
+    @property
+    def tapes(self) -> tuple[CompiledTape, ...]:
+        """All tapes in the cache, the one used last at the end."""
+        return tuple(tape for found in self._tapes.values() for tape in found)
+
+    def explain(self) -> str:
+        """Why each trace was made, a line each."""
+        return "\n".join(self.misses) or "nothing has been traced yet"
+
+    def _limited(self) -> AbstractContextManager:
+        if self._controller is None:
+            return nullcontext()
+        return self._controller.limit(limits=self._threads, user_api="blas")
+
+    def _find(self, args: tuple, kwargs: dict, leaves: list) -> CompiledTape:
+        key = _key(args, kwargs, leaves)
+        found = self._tapes.get(key)
+        if found is not None:
+            for tape in found:
+                if tape.current():
+                    return tape
+        with self._lock:
+            return self._miss(key, args, kwargs)
+
+    def _miss(self, key: Key, args: tuple, kwargs: dict) -> CompiledTape:
+        reason = self._reason(key)
+        tape = CompiledTape(self.function, args, kwargs, self.exact)
+        self.misses.append(f"trace {len(self.misses) + 1}: {reason} ({tape.milliseconds:.0f} ms)")
+        kept = [t for t in self._tapes.pop(key, ()) if t.current()]
+        self._tapes[key] = [*kept, tape]
+        while len(self.tapes) > self.max_tapes:
+            self._tapes.popitem(last=False)
+        return tape
+
+    def _reason(self, key: Key) -> str:
+        """What differs from the nearest tape there is."""
+        if not self._tapes:
+            return "the first call"
+        if key in self._tapes:
+            changed = [w for tape in self._tapes[key] for w in tape.changed()]
+            return "; ".join(dict.fromkeys(changed)) or "the tape had been dropped"
+        nearest = min(self._tapes, key=lambda k: len(_differences(k, key)))
+        return "; ".join(_differences(nearest, key))
+
+
+def compile(
+    function: Callable, *, exact: bool = False, threads: int | None = None, max_tapes: int = 64
+) -> Compiled:
+    """`function` (or module) as a program traced once per shape and replayed with NumPy kernels.
+
+    Also usable as a decorator. `exact` keeps to passes that change no bit, so that the result
+    equals the eager one with `==` at the same number of BLAS threads. `threads` limits BLAS
+    during calls. The cache holds `max_tapes` tapes and drops the one unused for longest.
+    """
+    if not callable(function):
+        raise TypeError(f"compile takes a function or module, not {type(function).__name__}")
+    if max_tapes < 1:
+        raise ValueError(f"max_tapes is at least 1, not {max_tapes}")
+    return Compiled(function, exact, threads, max_tapes)
+
+
+def _leaves(args: tuple, kwargs: dict) -> list[Any]:
+    if not kwargs and all(type(a) is np.ndarray or isinstance(a, Tensor) for a in args):
+        return list(args)
+    return [leaf for _, leaf in flatten((args, kwargs), is_array)]
+
+
+def _key(args: tuple, kwargs: dict, leaves: list) -> Key:
+    if not kwargs and len(leaves) == len(args):
+        nesting: Any = len(args)
+    else:
+        nesting = skeleton((args, kwargs), is_array)
+    return (nesting, grad_enabled(), *(_signature(leaf) for leaf in leaves))
+
+
+def _signature(leaf: Any) -> tuple:
+    if type(leaf) is np.ndarray:
+        return leaf.dtype, leaf.shape
+    if isinstance(leaf, Tensor):
+        return leaf.dtype, leaf.shape, leaf.requires_grad
+    return input_type(leaf)
+
+
+def _differences(old: Key, new: Key) -> list[str]:
+    found = []
+    if old[0] != new[0] or len(old) != len(new):
+        found.append("the nesting or a static argument differs")
+    if old[1] != new[1]:
+        found.append("gradients are " + ("wanted" if new[1] else "not wanted"))
+    for i, (a, b) in enumerate(zip(old[2:], new[2:], strict=False)):
+        if a != b:
+            found.append(f"argument {i} is {_shown(b)}, it was {_shown(a)}")
+    return found
+
+
+def _shown(signature: tuple) -> str:
+    dtype, shape = signature[:2]
+    return f"{dtype}{list(shape)}"
+
+

@@ -59,6 +59,8 @@ def _sum_of_rows(x: Value, shape: Shape) -> Value | None:
         return None
     if x.op.name == "mul" and all(v.shape[-1:] == (length,) for v in x.inputs):
         return vecdot(*x.inputs).broadcast_to(x.shape[:-1]).reshape(shape)
+    if x.ndim == 1:
+        return None
     ones = filled(shape=(length, 1), value=1.0, dtype=x.dtype)
     return _matmul(x, ones).reshape(shape)
 

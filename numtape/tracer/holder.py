@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from numtape.tracer.tensor import Tensor
-from numtape.tracer.trace import Structure, Trace
+from numtape.tracer.tensor import Structure, Tensor
+from numtape.tracer.trace import Trace
 
 _ABSENT = object()
 Scalar = bool | int | float | str | None

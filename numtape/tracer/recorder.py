@@ -52,7 +52,7 @@ class Recorder:
     """An interpreter on tensors. Subclasses say how a payload is computed, read and replaced."""
 
     def __init__(self) -> None:
-        self._shared: dict[tuple, Tensor] | None = None
+        self._shared: dict[tuple, Any] | None = None
 
     # what subclasses define
     def compute(self, op: Op, inputs: tuple[Tensor, ...], attrs: Mapping) -> tuple[Any, Type]:
@@ -79,10 +79,18 @@ class Recorder:
     # the interpreter
     def lift(self, value: Any, dtype: np.dtype | None = None) -> Tensor:
         if not isinstance(value, Tensor):
-            return self.lift_array(value, dtype)
+            return self._lift_shared(value, dtype)
         if dtype is None or (value.dtype == dtype and not value.weak):
             return value
         return value.astype(dtype)
+
+    def _lift_shared(self, value: Any, dtype: np.dtype | None) -> Tensor:
+        if self._shared is None or not isinstance(value, bool | int | float):
+            return self.lift_array(value, dtype)
+        key = (type(value), repr(value), dtype)
+        if key not in self._shared:
+            self._shared[key] = self.lift_array(value, dtype)
+        return self._shared[key]
 
     def run(self, op: Op, inputs: tuple[Tensor, ...], attrs: Mapping[str, Any]) -> Tensor:
         if self._shared is None:
@@ -90,7 +98,7 @@ class Recorder:
         key = (op, tuple(map(id, inputs)), tuple(attrs.items()))
         if key not in self._shared:
             # The inputs are kept beside the result so that no id is given out anew.
-            self._shared[key] = (self._run(op, inputs, attrs), inputs)  # type: ignore[assignment]
+            self._shared[key] = (self._run(op, inputs, attrs), inputs)
         return self._shared[key][0]
 
     def _run(self, op: Op, inputs: tuple[Tensor, ...], attrs: Mapping[str, Any]) -> Tensor:
@@ -190,6 +198,11 @@ def _leading_to(outputs: Sequence[Tensor], leaves: Sequence[Tensor]) -> Callable
 _RELEASED = Op("released", lambda: None, view=lambda: None)  # type: ignore[arg-type, return-value]
 
 
+def is_released(tensor: Tensor) -> bool:
+    """Whether backward() has passed and let go of what a second pass would need."""
+    return tensor.op is _RELEASED
+
+
 def _check_unchanged(node: Tensor) -> None:
     if node.op is _RELEASED:
         raise RuntimeError(
@@ -232,10 +245,7 @@ class Eager(Recorder):
         tensor.version += 1
 
     def gradient(self, tensor: Tensor) -> Tensor | None:
-        found = tensor._grad
-        if isinstance(found, Consumed):
-            raise RuntimeError(str(found))
-        return found
+        return usable_gradient(tensor)
 
     def set_gradient(self, tensor: Tensor, value: Tensor | None) -> None:
         tensor._grad = value
@@ -245,14 +255,19 @@ class Eager(Recorder):
         yield
 
 
-class Consumed:
-    """Stands for a gradient that a compiled step used up inside."""
+# Stands for a gradient that a compiled step used up inside.
+CONSUMED: Any = object()
 
-    def __str__(self) -> str:
-        return (
-            "this gradient was used up inside a compiled step, which keeps no copy of it; return "
-            "it from the compiled function (for instance `return loss, weight.grad`)"
+
+def usable_gradient(tensor: Tensor) -> Tensor | None:
+    """What is in `.grad`; an error where a compiled step has used it up."""
+    if tensor._grad is CONSUMED:
+        raise RuntimeError(
+            f"at {user_line()}: this gradient was used up inside a compiled step, which keeps no "
+            "copy of it; return it from the compiled function (`return loss, weight.grad`), or "
+            "call zero_grad() before adding to it"
         )
+    return tensor._grad
 
 
 def evaluate(

@@ -24,6 +24,12 @@ class TraceError(TypeError):
     """Something that a traced function cannot do; the message names the line and the way out."""
 
 
+class Structure:
+    """Counts the changes to what traces depend on; an unchanged count means that all is as it was."""
+
+    changes = 0
+
+
 class Tensor(Methods):
     """An n-dimensional array with a gradient.
 
@@ -136,6 +142,8 @@ class Tensor(Methods):
             raise TypeError(f"only floats have gradients, not {self.type}")
         if not wanted and self.op is not None:
             raise RuntimeError("this tensor was computed from others; use detach() instead")
+        if self._requires_grad != bool(wanted):
+            Structure.changes += 1
         self._requires_grad = bool(wanted)
 
     @property
@@ -192,6 +200,8 @@ def as_array(data: Any, dtype: Any = None) -> np.ndarray:
     """A NumPy array of a dtype that numtape knows; Python floats become float32."""
     if isinstance(data, Tensor):
         data = data.numpy()
+    if isinstance(data, Value):
+        raise TypeError(f"{data!r} is a value of a graph, which no array can hold")
     if isinstance(data, np.ndarray):
         array = data if dtype is None else data.astype(dtype, copy=False)
     else:

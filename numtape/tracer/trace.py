@@ -16,15 +16,15 @@ from numtape.ir.interpreter import active, current
 from numtape.ir.location import user_line
 from numtape.ir.op import Op
 from numtape.ir.types import Type
-from numtape.tracer.recorder import Recorder, _refuse_escaped, check_assignable
+from numtape.tracer.recorder import (
+    Recorder,
+    _refuse_escaped,
+    check_assignable,
+    is_released,
+    usable_gradient,
+)
 from numtape.tracer.structure import flatten, rebuild
-from numtape.tracer.tensor import Tensor, TraceError, as_array, refuse
-
-
-class Structure:
-    """Counts the changes to modules, so that an unchanged count means unchanged modules."""
-
-    changes = 0
+from numtape.tracer.tensor import Structure, Tensor, TraceError, as_array, refuse
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,15 +60,30 @@ class Traced:
     gradients  tensors whose `.grad` was left by the function, with the position of the graph
                output that holds it, None for a gradient cleared, -1 for one used up inside.
     result     the function's result with `Output(i)` where tensors stand.
+    joint      the graph with a reverse part behind it, where some output can be differentiated.
     """
 
     graph: Graph
+    joint: "Joint | None"
     arguments: int
     captured: tuple[Any, ...]
     targets: tuple[Any, ...]
     gradients: tuple[tuple[Any, int | None], ...]
     result: Any
     watches: tuple[Watch, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Joint:
+    """A graph of two tapes: the reverse one takes gradients and gives gradients.
+
+    sources  the outputs for which the late inputs are gradients.
+    leaves   the tensors for which the late outputs are gradients, or `("argument", i)`.
+    """
+
+    graph: Graph
+    sources: tuple[int, ...]
+    leaves: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -169,7 +184,7 @@ class Trace(Recorder):
         if tensor.is_traced:
             return tensor._grad
         self.watch(f"whether .grad of {tensor.type} is None", tensor, "_grad", lambda g: g is None)
-        return tensor._grad
+        return usable_gradient(tensor)
 
     def set_gradient(self, tensor: Tensor, value: Tensor | None) -> None:
         if tensor.is_traced and id(tensor) not in self._arguments:
@@ -196,7 +211,7 @@ class Trace(Recorder):
         if key not in self.watches:
 
             def read() -> Any:
-                return view(getattr(holder, name))
+                return view(getattr(holder, name, None))  # None where it was deleted
 
             self.watches[key] = Watch(what, read, read(), counted)
 
@@ -209,10 +224,10 @@ class Trace(Recorder):
         return tensor
 
     def finish(self, name: str, result: Any, arguments: list[Tensor]) -> Traced:
-        outputs: list[Value] = []
+        outputs: list[Tensor] = []
 
         def place(tensor: Any) -> Output:
-            outputs.append(self.value_of(self.lift(tensor)))
+            outputs.append(self.lift(tensor))
             return Output(len(outputs) - 1)
 
         shape = rebuild(result, _is_output, place)
@@ -222,14 +237,37 @@ class Trace(Recorder):
             (t._payload if t.is_traced else self._captured[id(t)][1], new)
             for t, new in self._assigned.values()
         ]
+        values = [self.value_of(t) for t in outputs]
+        graph = self.builder.finish(name, values, updates)
         return Traced(
-            self.builder.finish(name, outputs, updates),
+            graph,
+            self._joint(graph, outputs),
             len(arguments),
             tuple(source for source, _ in self._captured.values()),
             targets,
             gradients,
             shape,
             tuple(self.watches.values()),
+        )
+
+    def _joint(self, graph: Graph, outputs: list[Tensor]) -> Joint | None:
+        """The reverse part, recorded behind the forward one by the loop of eager mode."""
+        sources = [i for i, t in enumerate(outputs) if t.requires_grad and not is_released(t)]
+        if not sources:
+            return None
+        early = (len(graph.inputs), len(graph.outputs))
+        chosen = [outputs[i] for i in sources]
+        with active(self):
+            seeds = [
+                Tensor.wrap(self.builder.input(t.type, f"gradient{i}"), t.type, self)
+                for i, t in zip(sources, chosen, strict=True)
+            ]
+            pulled = self.pull(chosen, seeds, create_graph=False)
+        results = [*graph.outputs, *(self.value_of(g) for g in pulled.values())]
+        return Joint(
+            self.builder.finish(graph.name, results, graph.updates, early),
+            tuple(sources),
+            tuple(self._outside(t) for t in pulled),
         )
 
     def _outside(self, tensor: Tensor) -> Any:

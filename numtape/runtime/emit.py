@@ -1,0 +1,211 @@
+"""Writing a plan out as Python source: one line per kernel, `out=` always given.
+
+`bind` makes every view over one arena, once; the functions inside it are the tapes. A person can
+read the result, step through it with pdb and profile it by line.
+"""
+
+import keyword
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from numtape.ir.graph import Value, numbering
+from numtape.ir.types import Shape
+from numtape.runtime.lowering import Argument, Call, function_name, is_own, lower
+from numtape.runtime.plan import Plan
+
+
+def emit(plan: Plan) -> tuple[str, dict[str, Any]]:
+    """The source of `bind`, and the names it needs besides `np`."""
+    return _Emitter(plan).write()
+
+
+class _Emitter:
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.numbers = numbering(plan.graph)
+        self.names: dict[Value, str] = {}
+        self.bound: list[str] = []
+        self.needs: dict[str, Any] = {}
+        self.reshaped: dict[tuple[str, Shape], str] = {}
+
+    # ---- the whole -------------------------------------------------------------------------
+
+    def write(self) -> tuple[str, dict[str, Any]]:
+        plan, graph = self.plan, self.plan.graph
+        self._name_inputs()
+        held = set(plan.fixed) | set(plan.order)
+        prologue = []
+        for node in graph.nodes:
+            if node in held:
+                self._bind_result(node)
+                if node in set(plan.fixed):
+                    self.bound.append(self._line(node))
+            elif not node.is_constant:
+                self._bind_view(node)
+        tapes = self._tapes()
+        outside = ", ".join(["arena", *(self.names[v] for v in plan.outside)])
+        arguments = [self.names[v] for v in graph.inputs if v not in set(plan.outside)]
+        outputs = [self._operand((v, None)) for v in graph.outputs]
+        lines = [
+            f'"""{graph.name}: {len(plan.order)} kernels, an arena of {plan.nbytes:,} bytes."""',
+            "",
+            "import numpy as np",
+            "",
+            "",
+            f"def bind({outside}):",
+            *self._indented([*prologue, *self.bound]),
+            "",
+            *self._indented(tapes),
+            "",
+            f"    arguments = {_tuple(arguments)}",
+            f"    outputs = {_tuple(outputs)}",
+            f"    return arguments, outputs, {'forward, reverse' if graph.early else 'step, None'}",
+            "",
+        ]
+        return "\n".join(lines), self.needs
+
+    def _tapes(self) -> list[str]:
+        plan = self.plan
+        copies = [self._copy_update(o, n) for o, n in plan.graph.updates if n not in plan.direct]
+        if plan.graph.early is None:
+            return self._function("step", plan.order, copies)
+        forward, reverse = plan.order[: plan.first], plan.order[plan.first :]
+        return [
+            *self._function("forward", forward, copies),
+            "",
+            *self._function("reverse", reverse, []),
+        ]
+
+    def _function(self, name: str, nodes: Iterable[Value], end: list[str]) -> list[str]:
+        lines, module = [], ""
+        for node in nodes:
+            here = f"{node.origin.module} {'grad' if node.origin.reverse else ''}".strip()
+            if here != module:
+                lines += [f"# ---- {here or 'outside any module'}"]
+                module = here
+            lines.append(self._line(node))
+        return [f"def {name}():", *self._indented([*lines, *end] or ["pass"])]
+
+    @staticmethod
+    def _indented(lines: Iterable[str]) -> list[str]:
+        return [f"    {line}" if line else "" for line in lines]
+
+    # ---- names and views -------------------------------------------------------------------
+
+    def _name_inputs(self) -> None:
+        outside = set(self.plan.outside)
+        used = {"arena", "np", "bind", "step", "forward", "reverse", "arguments", "outputs"}
+        for value, given in zip(self.plan.graph.inputs, self.plan.graph.names, strict=True):
+            self.names[value] = _identifier(given, used)
+            if value not in outside:
+                self.bound.append(self._memory(value, self.plan.offsets[value]))
+
+    def _memory(self, value: Value, offset: int) -> str:
+        dtype = f"np.{value.dtype.name}" if value.dtype != np.bool_ else "np.bool_"
+        where = f"np.ndarray({value.shape}, {dtype}, arena, {offset})"
+        return f"{self.names[value]} = {where}"
+
+    def _bind_result(self, node: Value) -> None:
+        owner = self.plan.owner[node]
+        taken = self._same_memory(node, owner)
+        if taken is not None:
+            self.names[node] = self.names[taken]
+            return
+        self.names[node] = self._fresh(node)
+        self.bound.append(self._memory(node, self.plan.offsets[owner]))
+
+    def _same_memory(self, node: Value, owner: Value) -> Value | None:
+        """What is bound already to the memory that the result takes, in the same shape."""
+        for v in (*node.inputs, owner):
+            root = self.plan.places[v].root
+            if v is node or v not in self.names or root is None:
+                continue
+            same = self.plan.owner.get(root) is owner and v.type[:2] == node.type[:2]
+            if same and self.plan.places[v].contiguous and v.nbytes == owner.nbytes:
+                return v
+        return None
+
+    def _fresh(self, node: Value) -> str:
+        return "v" + self.numbers[node][1:]
+
+    def _bind_view(self, node: Value) -> None:
+        assert node.op.view is not None
+        self.names[node] = self._fresh(node)
+        (x,) = node.inputs
+        source = self._array(x)
+        call = self._call_text(node.op.view, [source], node.attrs)
+        self.bound.append(f"{self.names[node]} = {call}")
+
+    def _array(self, x: Value) -> str:
+        if not x.is_constant:
+            return self.names[x]
+        return f"np.asarray({_literal(x.attrs['value'])}, np.{x.dtype.name})"
+
+    # ---- lines -----------------------------------------------------------------------------
+
+    def _line(self, node: Value) -> str:
+        call = lower(node, self.plan.places)
+        text = self._call(call)
+        note = f"{self.numbers[node]} {node.type}"
+        place = str(node.origin._replace(module="", reverse=False))
+        return f"{text}  # {note} {place}".rstrip()
+
+    def _call(self, call: Call) -> str:
+        inputs = [self._operand(a) for a in call.inputs]
+        if call.function.__name__ == "_copy":
+            return f"np.copyto({self._operand(call.out)}, {inputs[0]})"
+        return self._call_text(
+            call.function, inputs, call.attrs, f"out={self._operand(call.out)}"
+        )
+
+    def _call_text(
+        self, function: Callable, inputs: list[str], attrs: Mapping[str, Any], *end: str
+    ) -> str:
+        name = function_name(function)
+        if is_own(function):
+            self.needs[name] = function
+        pairs = [f"{k}={_literal(v)}" for k, v in attrs.items()]
+        return f"{name}({', '.join([*inputs, *pairs, *end])})"
+
+    def _operand(self, argument: Argument) -> str:
+        value, shape = argument
+        if value.is_constant:
+            return _literal(value.attrs["value"])
+        name = self.names[value]
+        if shape is None or shape == value.shape:
+            return name
+        key = (name, shape)
+        if key not in self.reshaped:
+            self.reshaped[key] = f"{name}_{'x'.join(map(str, shape))}"
+            self.bound.append(f"{self.reshaped[key]} = {name}.reshape({shape})")
+        return self.reshaped[key]
+
+    def _copy_update(self, old: Value, new: Value) -> str:
+        return f"np.copyto({self.names[old]}, {self._operand((new, None))})"
+
+
+def _identifier(name: str, used: set[str]) -> str:
+    text = re.sub(r"\W+", "_", name).strip("_") or "x"
+    text = f"_{text}" if text[0].isdigit() or keyword.iskeyword(text) else text
+    found, count = text, 1
+    while found in used or re.fullmatch(r"v\d+\w*", found):
+        count += 1
+        found = f"{text}_{count}"
+    used.add(found)
+    return found
+
+
+def _literal(value: Any) -> str:
+    """A Python expression for an attribute or number."""
+    if isinstance(value, np.dtype):
+        return f"np.{value.name}" if value != np.bool_ else "np.bool_"
+    if isinstance(value, float) and not np.isfinite(value):
+        return f"np.{value}" if value > 0 or value != value else "-np.inf"
+    return repr(value)
+
+
+def _tuple(names: list[str]) -> str:
+    return f"({', '.join(names)}{',' if len(names) == 1 else ''})"

@@ -1,0 +1,98 @@
+"""Where each value lives: a number in the source, memory from outside, a buffer, or a view.
+
+View elimination happens here: reshape, transpose, slice, split and broadcast are bound once, over
+the memory of what they look at, wherever strides allow it. Layouts are worked out on prototypes,
+arrays over memory that is reserved but never touched.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from numtape.ir.graph import Graph, Value
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """The memory of one value.
+
+    root       the value that owns the memory; None for numbers written into the source.
+    prototype  an array with the shape, strides and offset of the value, never read.
+    """
+
+    root: Value | None
+    prototype: np.ndarray
+
+    @property
+    def contiguous(self) -> bool:
+        return self.prototype.flags.c_contiguous
+
+    def same_entries(self, other: "Place") -> bool:
+        """Whether both look at the same memory in the same order."""
+        a, b = self.prototype, other.prototype
+        return (
+            a.shape == b.shape
+            and a.strides == b.strides
+            and a.__array_interface__["data"] == b.__array_interface__["data"]
+        )
+
+
+def layouts(graph: Graph, outside: Mapping[Value, np.ndarray]) -> dict[Value, Place]:
+    """The place of every value; `outside` gives the arrays of inputs bound by reference."""
+    types = [v.type for v in (*graph.inputs, *graph.nodes)]
+    reserved = np.empty(max((t.nbytes for t in types), default=0) + 8, np.uint8)
+    places: dict[Value, Place] = {}
+    for value in graph.inputs:
+        known = outside.get(value)
+        places[value] = Place(value, _fresh(value, reserved) if known is None else known)
+    for node in graph.nodes:
+        places[node] = _place(node, places, reserved)
+    return places
+
+
+def _fresh(value: Value, reserved: np.ndarray) -> np.ndarray:
+    return np.ndarray(value.shape, value.dtype, buffer=reserved)
+
+
+def _place(node: Value, places: Mapping[Value, Place], reserved: np.ndarray) -> Place:
+    if node.is_constant:
+        return Place(None, np.asarray(node.attrs["value"], node.dtype))
+    if node.op.view is not None:
+        seen = _view(node, places[node.inputs[0]].prototype)
+        if seen is not None:
+            return Place(places[node.inputs[0]].root, seen)
+    return Place(node, _fresh(node, reserved))
+
+
+def _view(node: Value, prototype: np.ndarray) -> np.ndarray | None:
+    """The view, or None where only a copy gives the result (some reshapes)."""
+    assert node.op.view is not None
+    if node.op.kernel is None:
+        return node.op.view(prototype, **node.attrs)
+    try:
+        return np.reshape(prototype, node.shape, copy=False)
+    except ValueError:
+        return None
+
+
+def is_work(node: Value, places: Mapping[Value, Place]) -> bool:
+    """Whether the node computes something at replay, rather than being a number or a view."""
+    return places[node].root is node
+
+
+def hoisted(graph: Graph, places: Mapping[Value, Place]) -> list[Value]:
+    """The nodes that depend on no input: computed once, when a tape is bound to its memory."""
+    fixed: set[Value] = set()
+    for node in graph.nodes:
+        if all(v in fixed for v in node.inputs):
+            fixed.add(node)
+    return [v for v in graph.nodes if v in fixed and is_work(v, places)]
+
+
+def schedule(graph: Graph, work: Sequence[Value], first: set[Value]) -> tuple[list[Value], int]:
+    """The order of work, and how much of it belongs to the first of two tapes."""
+    if graph.early is None:
+        return list(work), len(work)
+    head = [v for v in work if v in first]
+    return head + [v for v in work if v not in first], len(head)

@@ -1,0 +1,179 @@
+"""One compiled tape: how it was made, what it says of itself, and a call of it.
+
+Stands between the graph world (passes, plan, source) and the tensors of a call: arguments go in,
+outputs are copied out, updates and gradients reach their tensors.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from numtape.calls import Lease, differentiable
+from numtape.inspect.draw import draw
+from numtape.ir.graph import Graph
+from numtape.ir.interpreter import active
+from numtape.ir.types import Type
+from numtape.passes import PIPELINE, optimise
+from numtape.runtime.plan import Memory
+from numtape.runtime.tape import Tape
+from numtape.tracer.recorder import CONSUMED, EAGER
+from numtape.tracer.structure import rebuild
+from numtape.tracer.tensor import Structure, Tensor
+from numtape.tracer.trace import USED_UP, Output, Traced, Watch, trace
+from numtape.tracer.watching import watches
+
+STAGES = ("traced", "joint", "optimized")
+
+
+class CompiledTape:
+    """A function compiled for one shape of arguments.
+
+    source        the program, as Python text.
+    memory        its bytes, exact before the first run.
+    passes        what each pass did, `PassRecord`s in order.
+    milliseconds  what making it took, in all; `phases` by phase.
+    """
+
+    def __init__(self, function: Callable, args: tuple, kwargs: dict, exact: bool) -> None:
+        self.exact = exact
+        self.phases: dict[str, float] = {}
+        with active(EAGER):
+            found = tuple(watches(function))
+        with self._timed("trace"):
+            self._traced: Traced = trace(function, *args, **kwargs)
+        self._watches: tuple[Watch, ...] = found + self._traced.watches
+        with self._timed("passes"):
+            chosen = [p for p in PIPELINE if p.exact or not exact]
+            self._optimised, self.passes = optimise(_program(self._traced), chosen)
+        with self._timed("plan and emit"):
+            captured = [c._payload if isinstance(c, Tensor) else c for c in self._traced.captured]
+            self._tape = Tape(self._optimised, captured, self._traced.arguments)
+        self._prepare_call()
+        self._seen = Structure.changes
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.phases[phase] = 1e3 * (time.perf_counter() - start)
+
+    # ---- what it says of itself ------------------------------------------------------------
+
+    @property
+    def milliseconds(self) -> float:
+        return sum(self.phases.values())
+
+    @property
+    def source(self) -> str:
+        return self._tape.source
+
+    @property
+    def memory(self) -> Memory:
+        return self._tape.memory
+
+    def graph(self, stage: str = "optimized") -> Graph:
+        """The graph as `"traced"`, with its reverse part (`"joint"`), or `"optimized"`."""
+        if stage not in STAGES:
+            raise ValueError(f"a stage is one of {', '.join(STAGES)}, not {stage!r}")
+        if stage == "traced":
+            return self._traced.graph
+        joint = self._traced.joint
+        if stage == "joint":
+            return joint.graph if joint else self._traced.graph
+        return self._optimised
+
+    def draw(self, path: str | Path, stage: str = "optimized", **options: Any) -> Path:
+        """A picture of a stage: SVG, PNG, PDF or DOT by the ending of `path`."""
+        return draw(self.graph(stage), path, arguments=self._traced.arguments, **options)
+
+    def __repr__(self) -> str:
+        graph = self._optimised
+        return f"<tape of {graph.name}: {graph.operations} nodes, {self.memory.arena:,} bytes>"
+
+    # ---- whether it still holds ------------------------------------------------------------
+
+    def current(self) -> bool:
+        """Whether everything static that the trace depended on is as it was."""
+        if self._seen == Structure.changes:
+            return all(w.holds() for w in self._unnoticed)
+        if all(w.holds() for w in self._watches):
+            self._seen = Structure.changes
+            return True
+        return False
+
+    def changed(self) -> list[str]:
+        """What no longer is as the trace found it."""
+        return [f"{w.what} changed" for w in self._watches if not w.holds()]
+
+    # ---- a call ----------------------------------------------------------------------------
+
+    def _prepare_call(self) -> None:
+        traced = self._traced
+        self._unnoticed = [w for w in self._watches if not w.counted]
+        self._updated = [t for t in traced.targets if isinstance(t, Tensor)]
+        self._returned = [t[1] for t in traced.targets if not isinstance(t, Tensor)]
+        self._early = len(traced.graph.outputs) + len(self._returned)
+
+    def run(self, leaves: Sequence[Any]) -> Any:
+        """The result for these argument leaves; what the function assigns is assigned."""
+        bound = self._tape.acquire()
+        lease = Lease(self._tape, bound)
+        for place, leaf in zip(bound.arguments, leaves, strict=False):
+            place[...] = leaf._payload if isinstance(leaf, Tensor) else leaf
+        bound.first()
+        arrays = [place.copy() for place in bound.outputs[: self._early]]
+        for tensor in self._updated:
+            tensor.version += 1
+        for position, array in zip(self._returned, arrays[-len(self._returned) :], strict=False):
+            np.copyto(_array(leaves[position]), array)
+        self._leave_gradients(leaves, arrays)
+        outputs = self._outputs(leaves, arrays, lease)
+        return rebuild(self._traced.result, _is_output, lambda o: outputs[o.position])
+
+    def _leave_gradients(self, leaves: Sequence[Any], arrays: list[np.ndarray]) -> None:
+        for target, position in self._traced.gradients:
+            tensor = leaves[target[1]] if isinstance(target, tuple) else target
+            if position is None or not isinstance(tensor, Tensor):
+                tensor._grad = None
+            else:
+                tensor._grad = CONSUMED if position == USED_UP else _tensor(arrays[position])
+
+    def _outputs(
+        self, leaves: Sequence[Any], arrays: list[np.ndarray], lease: "Lease"
+    ) -> list[Tensor]:
+        joint = self._traced.joint
+        if joint is None:
+            lease.end()
+            return [_tensor(a) for a in arrays]
+        sources = [
+            leaves[leaf[1]] if isinstance(leaf, tuple) else leaf for leaf in joint.leaves
+        ]
+        return differentiable(arrays, joint.sources, sources, lease, self._early)
+
+
+def _program(traced: Traced) -> Graph:
+    """The graph to compile: updates of arguments become outputs, copied back after the call."""
+    graph = traced.joint.graph if traced.joint else traced.graph
+    inward = [new for (_, new), t in zip(graph.updates, traced.targets, strict=True) if isinstance(t, tuple)]
+    outward = [u for u, t in zip(graph.updates, traced.targets, strict=True) if not isinstance(t, tuple)]
+    count = len(traced.graph.outputs)
+    outputs = (*graph.outputs[:count], *inward, *graph.outputs[count:])
+    early = graph.early and (graph.early[0], graph.early[1] + len(inward))
+    return replace(graph, outputs=outputs, updates=tuple(outward), early=early)
+
+
+def _array(leaf: Any) -> np.ndarray:
+    return leaf._payload if isinstance(leaf, Tensor) else leaf
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    return Tensor.wrap(array, Type(array.dtype, array.shape))
+
+
+def _is_output(value: Any) -> bool:
+    return isinstance(value, Output)
