@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _PLUMBING = tuple(
-    PACKAGE + part for part in ("ir", "tracer", "passes", "runtime", "compiler.py", "nn", "optim")
+    PACKAGE + part
+    for part in ("ir", "tracer", "passes", "runtime", "compiler.py", "functions.py", "nn", "optim")
 )
 _STANDARD = os.path.dirname(os.__file__) + os.sep
 
