@@ -49,10 +49,10 @@ PIPELINE = (
     Pass(composites, exact=True),
     Pass(common_subexpressions, exact=True),
     Pass(broadcasts, exact=True),
-    Pass(views, exact=True),
     Pass(folding, exact=True),
     Pass(identities, exact=True),
     Pass(sums, exact=False),
+    Pass(views, exact=True),
 )
 
 

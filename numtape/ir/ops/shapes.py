@@ -223,7 +223,8 @@ filled = Op(
 def reshape(x: Any, *shape: Any) -> Any:
     """The entries in another shape; one length may be -1."""
     wanted = shape[0] if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
-    return _reshape(x, shape=_resolve(tuple(int(n) for n in wanted), x))
+    resolved = _resolve(tuple(int(n) for n in wanted), x)
+    return x if resolved == x.shape else _reshape(x, shape=resolved)
 
 
 def _resolve(shape: Shape, x: Any) -> Shape:
