@@ -10,7 +10,7 @@ import numpy as np
 
 from numtape.ir.interpreter import current
 from numtape.ir.ops import activations, indexing, normalisation
-from numtape.ir.ops.shapes import ones_like, zeros_like
+from numtape.ir.ops.shapes import ones_like
 from numtape.ir.types import ShapeError
 from numtape.tracer import random
 
@@ -100,7 +100,7 @@ def layer_norm(
     x = current().lift(x)
     _check_last_axis(x, normalized_shape)
     gain = ones_like(x[(0,) * (x.ndim - 1)]) if weight is None else weight
-    return normalisation.layer_norm(x, gain, zeros_like(gain) if bias is None else bias, eps)
+    return normalisation.layer_norm(x, gain, bias, eps)
 
 
 def rms_norm(

@@ -127,6 +127,8 @@ class Optimizer(Holder):
         self.watch(recorder, path)
         for i, group in enumerate(self.groups):
             group.watch(recorder, joined(path, f"groups.{i}"))
+        for name, tensor in self.state_tensors().items():
+            recorder.name(tensor, joined(path, name))
         with recorder.builder.scope.inside(path):
             yield
 

@@ -35,6 +35,8 @@ class Holder:
         for name, value in {**_class_settings(type(self)), **vars(self)}.items():
             # A plain list or dict can change without the count being told.
             counted = not isinstance(value, list | dict)
+            if isinstance(value, Tensor):
+                recorder.name(value, joined(path, name))
             recorder.watch(joined(path, name), self, name, view=_mark, counted=counted)
 
     def state_tensors(self) -> dict[str, Tensor]:

@@ -109,6 +109,7 @@ class Trace(Recorder):
         self._gradients: dict[int, tuple[Tensor, Tensor | None]] = {}
         self._arguments: dict[int, int] = {}
         self.module_names: dict[int, str] = {}  # of the root module now running
+        self._names: dict[int, str] = {}
 
     # ---- the recorder's part ---------------------------------------------------------------
 
@@ -215,6 +216,18 @@ class Trace(Recorder):
 
             self.watches[key] = Watch(what, read, read(), counted)
 
+    def name(self, tensor: Tensor, name: str) -> None:
+        """Call a captured tensor by this name in graphs and source."""
+        self._names.setdefault(id(tensor), name)
+
+    def _name_captured(self) -> None:
+        """Give the captured inputs their names, which may be known only after they were read."""
+        inputs = {id(v): i for i, v in enumerate(self.builder.inputs)}
+        for source, value in self._captured.values():
+            name = self._names.get(id(source))
+            if name is not None:
+                self.builder.names[inputs[id(value)]] = name
+
     # ---- the beginning and the end ----------------------------------------------------------
 
     def argument(self, type: Type, name: str, requires_grad: bool) -> Tensor:
@@ -238,6 +251,7 @@ class Trace(Recorder):
             for t, new in self._assigned.values()
         ]
         values = [self.value_of(t) for t in outputs]
+        self._name_captured()
         graph = self.builder.finish(name, values, updates)
         return Traced(
             graph,

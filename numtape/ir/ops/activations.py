@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from numtape.ir.op import Op
-from numtape.ir.ops.elementwise import absolute, exp, log1p, maximum, minimum, square, tanh, where
+from numtape.ir.ops.elementwise import absolute, copysign, exp, log1p, maximum, minimum, square, tanh, where
 from numtape.ir.ops.rules import example, float_elementwise
 
 
@@ -112,7 +112,7 @@ def _tail_polynomial(z: Any) -> Any:
 
 def _expand_normal_cdf(x: Any) -> Any:
     tail = _tail_polynomial(absolute(x)) * exp(square(x) * -0.5)
-    return where(x < 0.0, tail, 1.0 - tail)
+    return copysign(0.5 - tail, x) + 0.5
 
 
 def _gaussian(x: Any) -> Any:

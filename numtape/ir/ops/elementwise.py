@@ -98,6 +98,15 @@ power = binary(
     "float",
     low=0.5,
 )
+# The magnitude of x with the sign of y.
+copysign = binary(
+    "copysign",
+    np.copysign,
+    (lambda g, out, x, y: g * sign(x) * sign(y), None),
+    float_elementwise,
+    "float",
+    low=0.5,
+)
 floor_divide = Op(
     "floor_divide",
     elementwise,

@@ -113,15 +113,20 @@ def _standardised(x: Any, eps: float) -> tuple[Any, Any]:
     return centred * rate, rate
 
 
-def _expand_layer_norm(x: Any, gain: Any, bias: Any, eps: float) -> Any:
-    return _standardised(x, eps)[0] * gain + bias
+def _expand_layer_norm(x: Any, gain: Any, *bias: Any, eps: float) -> Any:
+    scaled = _standardised(x, eps)[0] * gain
+    return scaled + bias[0] if bias else scaled
 
 
-def _layer_norm_vjp_x(g: Any, out: Any, x: Any, gain: Any, bias: Any, eps: float) -> Any:
+def _layer_norm_vjp_x(g: Any, out: Any, x: Any, gain: Any, *bias: Any, eps: float) -> Any:
     z, rate = _standardised(x, eps)
     h = g * gain
     slope = (h * z).mean(-1, keepdims=True)
     return rate * (h - h.mean(-1, keepdims=True) - z * slope)
+
+
+def _layer_norm_vjp_gain(g: Any, out: Any, x: Any, gain: Any, *bias: Any, eps: float) -> Any:
+    return _over_rows(g * _standardised(x, eps)[0])
 
 
 def _over_rows(g: Any) -> Any:
@@ -130,7 +135,7 @@ def _over_rows(g: Any) -> Any:
 
 
 def _reference_layer_norm(
-    x: np.ndarray, gain: np.ndarray, bias: np.ndarray, eps: float
+    x: np.ndarray, gain: np.ndarray, bias: np.ndarray | float = 0.0, *, eps: float
 ) -> np.ndarray:
     return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps) * gain + bias
 
@@ -141,11 +146,14 @@ _layer_norm = Op(
     expand=_expand_layer_norm,
     vjps=(
         _layer_norm_vjp_x,
-        lambda g, out, x, gain, bias, eps: _over_rows(g * _standardised(x, eps)[0]),
+        _layer_norm_vjp_gain,
         lambda g, out, x, gain, bias, eps: _over_rows(g),
     ),
     promotes="float",
-    examples=(example((2, 3, 4), (4,), (4,), reference=_reference_layer_norm, eps=1e-5),),
+    examples=(
+        example((2, 3, 4), (4,), (4,), reference=_reference_layer_norm, eps=1e-5),
+        example((2, 3, 4), (4,), reference=_reference_layer_norm, eps=1e-5),
+    ),
 )
 
 
@@ -186,9 +194,9 @@ _rms_norm = Op(
 )
 
 
-def layer_norm(x: Any, gain: Any, bias: Any, eps: float = 1e-5) -> Any:
+def layer_norm(x: Any, gain: Any, bias: Any = None, eps: float = 1e-5) -> Any:
     """Standardised along the last axis, times gain, plus bias (Ba, Kiros, Hinton, 2016)."""
-    return _layer_norm(x, gain, bias, eps=float(eps))
+    return _layer_norm(x, gain, *(() if bias is None else (bias,)), eps=float(eps))
 
 
 def rms_norm(x: Any, gain: Any, eps: float = 1e-6) -> Any:
