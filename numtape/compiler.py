@@ -153,5 +153,3 @@ def _differences(old: Key, new: Key) -> list[str]:
 def _shown(signature: tuple) -> str:
     dtype, shape = signature[:2]
     return f"{dtype}{list(shape)}"
-
-

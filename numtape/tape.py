@@ -19,7 +19,8 @@ from numtape.ir.graph import Graph
 from numtape.ir.interpreter import active
 from numtape.ir.types import Type
 from numtape.passes import PIPELINE, optimise
-from numtape.runtime.plan import Memory
+from numtape.runtime.cost import Cost, cost
+from numtape.runtime.memory import Memory
 from numtape.runtime.tape import Tape
 from numtape.tracer.recorder import CONSUMED, EAGER
 from numtape.tracer.structure import rebuild
@@ -51,8 +52,7 @@ class CompiledTape:
             chosen = [p for p in PIPELINE if p.exact or not exact]
             self._optimised, self.passes = optimise(_program(self._traced), chosen)
         with self._timed("plan and emit"):
-            captured = [c._payload if isinstance(c, Tensor) else c for c in self._traced.captured]
-            self._tape = Tape(self._optimised, captured, self._traced.arguments)
+            self._tape = _bindable(self._optimised, self._traced)
         self._prepare_call()
         self._seen = Structure.changes
 
@@ -75,6 +75,11 @@ class CompiledTape:
     @property
     def memory(self) -> Memory:
         return self._tape.memory
+
+    @property
+    def cost(self) -> Cost:
+        """Floating-point operations and bytes moved by one replay."""
+        return cost(self._tape.plan.order)
 
     def graph(self, stage: str = "optimized") -> Graph:
         """The graph as `"traced"`, with its reverse part (`"joint"`), or `"optimized"`."""
@@ -150,21 +155,31 @@ class CompiledTape:
         if joint is None:
             lease.end()
             return [_tensor(a) for a in arrays]
-        sources = [
-            leaves[leaf[1]] if isinstance(leaf, tuple) else leaf for leaf in joint.leaves
-        ]
+        sources = [leaves[leaf[1]] if isinstance(leaf, tuple) else leaf for leaf in joint.leaves]
         return differentiable(arrays, joint.sources, sources, lease, self._early)
 
 
 def _program(traced: Traced) -> Graph:
     """The graph to compile: updates of arguments become outputs, copied back after the call."""
     graph = traced.joint.graph if traced.joint else traced.graph
-    inward = [new for (_, new), t in zip(graph.updates, traced.targets, strict=True) if isinstance(t, tuple)]
-    outward = [u for u, t in zip(graph.updates, traced.targets, strict=True) if not isinstance(t, tuple)]
+    inward = [
+        new
+        for (_, new), t in zip(graph.updates, traced.targets, strict=True)
+        if isinstance(t, tuple)
+    ]
+    outward = [
+        u for u, t in zip(graph.updates, traced.targets, strict=True) if not isinstance(t, tuple)
+    ]
     count = len(traced.graph.outputs)
     outputs = (*graph.outputs[:count], *inward, *graph.outputs[count:])
     early = graph.early and (graph.early[0], graph.early[1] + len(inward))
     return replace(graph, outputs=outputs, updates=tuple(outward), early=early)
+
+
+def _bindable(graph: Graph, traced: Traced) -> Tape:
+    captured = traced.captured
+    parameters = [i for i, c in enumerate(captured) if isinstance(c, Tensor) and c.requires_grad]
+    return Tape(graph, [_array(c) for c in captured], traced.arguments, parameters)
 
 
 def _array(leaf: Any) -> np.ndarray:

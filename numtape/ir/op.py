@@ -109,7 +109,8 @@ class Op:
 
 
 def _meeting_dtype(args: tuple) -> np.dtype:
-    strong, weak = [], []
+    strong: list[np.dtype] = []
+    weak: list[np.dtype] = []
     for a in args:
         if isinstance(a, bool | int | float):
             weak.append(scalar_dtype(a))

@@ -1,6 +1,6 @@
 """What a value is before it has one: its dtype, its shape, and how dtypes meet.
 
-Everything above (operations, graphs, plans) speaks of `Type`; nothing here knows of arrays' contents.
+Everything above (operations, graphs, plans) speaks of `Type`.
 """
 
 import math

@@ -31,7 +31,7 @@ def _folded(op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Valu
 
 def shortest(array: np.ndarray) -> Scalar:
     """The Python number with the fewest digits that gives back this 0-d array's value."""
-    value = array[()]
+    value: Any = array[()]
     if value.dtype.kind == "f" and np.isfinite(value):
         return float(np.format_float_scientific(value, unique=True))
     return value.item()

@@ -21,7 +21,7 @@ def views(graph: Graph) -> Graph:
 
 
 def _simplified(op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Value | None:
-    rule = _RULES.get(op.name)
+    rule: Any = _RULES.get(op.name)
     return rule(*inputs, **attrs) if rule is not None else None
 
 

@@ -37,7 +37,6 @@ class _Emitter:
         plan, graph = self.plan, self.plan.graph
         self._name_inputs()
         held = set(plan.fixed) | set(plan.order)
-        prologue = []
         for node in graph.nodes:
             if node in held:
                 self._bind_result(node)
@@ -46,23 +45,23 @@ class _Emitter:
             elif not node.is_constant:
                 self._bind_view(node)
         tapes = self._tapes()
-        outside = ", ".join(["arena", *(self.names[v] for v in plan.outside)])
         arguments = [self.names[v] for v in graph.inputs if v not in set(plan.outside)]
         outputs = [self._operand((v, None)) for v in graph.outputs]
+        names = "forward, reverse" if graph.early else "step, None"
         lines = [
             f'"""{graph.name}: {len(plan.order)} kernels, an arena of {plan.nbytes:,} bytes."""',
             "",
             "import numpy as np",
             "",
             "",
-            f"def bind({outside}):",
-            *self._indented([*prologue, *self.bound]),
+            *_signature(["arena", *(self.names[v] for v in plan.outside)]),
+            *self._indented(self.bound),
             "",
             *self._indented(tapes),
             "",
             f"    arguments = {_tuple(arguments)}",
             f"    outputs = {_tuple(outputs)}",
-            f"    return arguments, outputs, {'forward, reverse' if graph.early else 'step, None'}",
+            f"    return arguments, outputs, {names}",
             "",
         ]
         return "\n".join(lines), self.needs
@@ -157,9 +156,7 @@ class _Emitter:
         inputs = [self._operand(a) for a in call.inputs]
         if call.function.__name__ == "_copy":
             return f"np.copyto({self._operand(call.out)}, {inputs[0]})"
-        return self._call_text(
-            call.function, inputs, call.attrs, f"out={self._operand(call.out)}"
-        )
+        return self._call_text(call.function, inputs, call.attrs, f"out={self._operand(call.out)}")
 
     def _call_text(
         self, function: Callable, inputs: list[str], attrs: Mapping[str, Any], *end: str
@@ -185,6 +182,12 @@ class _Emitter:
 
     def _copy_update(self, old: Value, new: Value) -> str:
         return f"np.copyto({self.names[old]}, {self._operand((new, None))})"
+
+
+def _signature(names: list[str]) -> list[str]:
+    """The head of `bind`, broken where it gets long."""
+    short = f"def bind({', '.join(names)}):"
+    return [short] if len(short) < 99 else ["def bind(", *(f"    {n}," for n in names), "):"]
 
 
 def _identifier(name: str, used: set[str]) -> str:

@@ -7,7 +7,7 @@ calls in flight never overwrite each other.
 import itertools
 import linecache
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import CodeType
 from typing import Any
 
@@ -16,7 +16,8 @@ import numpy as np
 from numtape.ir.graph import Graph
 from numtape.runtime.arena import reserve
 from numtape.runtime.emit import emit
-from numtape.runtime.plan import Memory, Plan, plan
+from numtape.runtime.memory import Memory
+from numtape.runtime.plan import Plan, plan
 
 _serial = itertools.count()
 
@@ -40,11 +41,20 @@ class Tape:
     plan    order and memory.           memory  its bytes, exact before the first run.
     """
 
-    def __init__(self, graph: Graph, captured: Sequence[np.ndarray], arguments: int) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        captured: Sequence[np.ndarray],
+        arguments: int,
+        parameters: Collection[int] = (),
+    ) -> None:
+        """`captured` are the arrays of the inputs that follow so many `arguments`; those at the
+        positions `parameters` have gradients."""
         inputs = graph.inputs[arguments : arguments + len(captured)]
         self.graph = graph
         self.captured = tuple(captured)
-        self.plan: Plan = plan(graph, dict(zip(inputs, captured, strict=True)))
+        bound = dict(zip(inputs, captured, strict=True))
+        self.plan: Plan = plan(graph, bound, [inputs[i] for i in parameters])
         self.source, needs = emit(self.plan)
         self.filename = f"<numtape {graph.name} {next(_serial)}>"
         namespace: dict[str, Any] = {"np": np, **needs}
@@ -83,5 +93,3 @@ def _compiled(source: str, filename: str) -> CodeType:
 def _register(filename: str, source: str) -> None:
     """Show the source to tracebacks, pdb and profilers."""
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-
-

@@ -155,7 +155,7 @@ class Recorder:
         leaves: Sequence[Tensor] = (),
         release: bool = False,
     ) -> dict[Tensor, Tensor]:
-        """Gradients for the leaves; recorded with `create_graph`, the tape let go with `release`."""
+        """Gradients for the leaves; recorded with `create_graph`, the tape dropped with `release`."""
         needed: Callable[[Tensor], bool] = (
             _leading_to(outputs, leaves) if leaves else (lambda t: t._requires_grad)
         )

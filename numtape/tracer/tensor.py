@@ -25,7 +25,7 @@ class TraceError(TypeError):
 
 
 class Structure:
-    """Counts the changes to what traces depend on; an unchanged count means that all is as it was."""
+    """Counts the changes to what traces depend on: an unchanged count means nothing changed."""
 
     changes = 0
 
@@ -61,7 +61,7 @@ class Tensor(Methods):
         self._payload = payload
         self.type = type
         self.owner = owner
-        self._grad = None
+        self._grad: Tensor | None = None
         self._requires_grad = False
         self.op: Op | None = None
         self.inputs: tuple[Tensor, ...] = ()

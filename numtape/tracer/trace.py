@@ -24,7 +24,7 @@ from numtape.tracer.recorder import (
     usable_gradient,
 )
 from numtape.tracer.structure import flatten, rebuild
-from numtape.tracer.tensor import Structure, Tensor, TraceError, as_array, refuse
+from numtape.tracer.tensor import Tensor, TraceError, as_array, refuse
 
 
 @dataclass(frozen=True, eq=False)

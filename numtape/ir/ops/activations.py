@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 
 from numtape.ir.op import Op
-from numtape.ir.ops.elementwise import absolute, copysign, exp, log1p, maximum, minimum, square, tanh, where
+from numtape.ir.ops.elementwise import (
+    absolute,
+    copysign,
+    exp,
+    log1p,
+    maximum,
+    minimum,
+    square,
+    tanh,
+    where,
+)
 from numtape.ir.ops.rules import example, float_elementwise
 
 

@@ -140,17 +140,17 @@ neg = Op(
 )
 exp = unary("exp", np.exp, lambda g, out, x: g * out)
 expm1 = unary("expm1", np.expm1, lambda g, out, x: g * (out + 1.0))
-log = unary("log", np.log, lambda g, out, x: g / x, low=0.5)
+log: Op = unary("log", np.log, lambda g, out, x: g / x, low=0.5)
 log1p = unary("log1p", np.log1p, lambda g, out, x: g / (x + 1.0), low=-0.5)
 sqrt = unary("sqrt", np.sqrt, lambda g, out, x: g * 0.5 / out, low=0.5)
 tanh = unary("tanh", np.tanh, lambda g, out, x: g * (1.0 - out * out))
 sin = unary("sin", np.sin, lambda g, out, x: g * cos(x))
-cos = unary("cos", np.cos, lambda g, out, x: -g * sin(x))
+cos: Op = unary("cos", np.cos, lambda g, out, x: -g * sin(x))
 absolute = unary("abs", np.absolute, lambda g, out, x: g * sign(x))
-sign = unary("sign", np.sign, lambda g, out, x: None)
+sign: Op = unary("sign", np.sign, lambda g, out, x: None)
 square = unary("square", np.square, lambda g, out, x: g * 2.0 * x)
 
-eq = binary("eq", np.equal, infer=comparison)
+eq: Op = binary("eq", np.equal, infer=comparison)
 ne = binary("ne", np.not_equal, infer=comparison)
 lt = binary("lt", np.less, infer=comparison)
 le = binary("le", np.less_equal, infer=comparison)
@@ -217,7 +217,7 @@ def select(condition: np.ndarray, x: np.ndarray, y: np.ndarray, out: np.ndarray)
     np.copyto(out, x, where=condition)
 
 
-where = Op(
+where: Op = Op(
     "where",
     _infer_where,
     select,

@@ -113,11 +113,12 @@ def _reference_index_add(
     x: np.ndarray, index: np.ndarray, values: np.ndarray, axis: int
 ) -> np.ndarray:
     answer = x.copy()
-    np.add.at(answer, (slice(None),) * axis + (index,), values)
+    places: Any = (slice(None),) * axis + (index,)
+    np.add.at(answer, places, values)
     return answer
 
 
-scatter_add = Op(
+scatter_add: Op = Op(
     "scatter_add",
     _infer_index_add,
     add_at,

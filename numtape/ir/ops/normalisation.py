@@ -350,7 +350,7 @@ def _reference_attention(
 ) -> np.ndarray:
     scores = q @ np.swapaxes(k, -1, -2) / np.sqrt(q.shape[-1])
     if causal:
-        scores = np.where(np.tri(*scores.shape[-2:], dtype=bool), scores, -1e30)
+        scores = np.where(np.tri(*scores.shape[-2:], dtype=np.bool_), scores, -1e30)
     if mask:
         scores = np.where(mask[0], scores, -1e30)
     return _reference_softmax(scores, -1) @ v

@@ -122,7 +122,7 @@ def _reference_place(x: np.ndarray, shape: Shape, bounds: Bounds, fill: float = 
     return answer
 
 
-place = Op(
+place: Op = Op(
     "place",
     _infer_place,
     place_slice,
@@ -178,7 +178,7 @@ def _infer_arange(start: int, stop: int, step: int, dtype: np.dtype) -> Type:
 
 def count(out: np.ndarray, start: int, stop: int, step: int, dtype: np.dtype) -> None:
     """`np.arange` into `out`."""
-    out[...] = np.arange(start, stop, step, dtype)
+    out[...] = np.arange(start, stop, step).astype(dtype)
 
 
 _arange = Op(

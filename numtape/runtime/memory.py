@@ -1,0 +1,90 @@
+"""What a tape's memory is for: exact bytes, known before the first run."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from numtape.ir.graph import Graph, Value
+from numtape.runtime.arena import Slot, aligned
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes, exact before the first run.
+
+    Outside the tape, bound by reference:
+    parameters   tensors that have gradients.
+    optimizer    other tensors that the tape updates: moments, counters, random state.
+    inputs       captured tensors and arrays that it only reads.
+
+    In the arena, at the moment when most of it is in use:
+    arguments    the copies of the arguments.
+    constants    what is computed once, when the tape is bound.
+    activations  results of the forward part that the reverse part still reads.
+    gradients    results of the reverse part.
+    scratch      everything else.
+
+    unshared     what all results would take with memory of their own each.
+    arena        the one block that they share instead.
+    """
+
+    parameters: int
+    optimizer: int
+    inputs: int
+    arguments: int
+    constants: int
+    activations: int
+    gradients: int
+    scratch: int
+    unshared: int
+    arena: int
+
+    def __str__(self) -> str:
+        rows = [(f.name, getattr(self, f.name)) for f in fields(self)]
+        width = max(len(f"{n:,}") for _, n in rows)
+        return "\n".join(f"{name:<12} {n:>{width},} bytes" for name, n in rows)
+
+
+def account(
+    graph: Graph,
+    captured: Sequence[Value],
+    parameters: Collection[Value],
+    slots: Mapping[Value, Slot],
+    work: Sequence[Value],
+) -> Memory:
+    """The report for a plan; `slots` are the arena's, by the value each was made for."""
+    moment = fullest_moment(list(slots.values()))
+    used = dict.fromkeys(("arguments", "constants", "activations", "gradients", "scratch"), 0)
+    for value, slot in slots.items():
+        if slot.start <= moment <= slot.stop:
+            used[_purpose(value, slot, moment)] += slot.nbytes
+    known = set(parameters)
+    updated = {old for old, _ in graph.updates} - known
+    return Memory(
+        parameters=sum(v.nbytes for v in captured if v in known),
+        optimizer=sum(v.nbytes for v in captured if v in updated),
+        inputs=sum(v.nbytes for v in captured if v not in known and v not in updated),
+        **used,
+        unshared=sum(aligned(v.nbytes) for v in work),
+        arena=max((s.offset + s.nbytes for s in slots.values()), default=0),
+    )
+
+
+def _purpose(value: Value, slot: Slot, moment: int) -> str:
+    if not value.inputs:
+        return "arguments" if value.op.name == "input" else "constants"
+    if value.origin.reverse:
+        return "gradients"
+    return "activations" if slot.start < moment < slot.stop else "scratch"
+
+
+def fullest_moment(slots: Sequence[Slot]) -> int:
+    """The instruction at which most bytes are in use."""
+    if not slots:
+        return 0
+    change = np.zeros(max(s.stop for s in slots) + 3, np.int64)
+    for s in slots:
+        change[s.start + 1] += s.nbytes
+        change[s.stop + 2] -= s.nbytes
+    return int(np.cumsum(change).argmax()) - 1
