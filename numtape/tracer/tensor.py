@@ -187,9 +187,20 @@ class Tensor(Methods):
         return format(self.item(), spec) if spec else repr(self)
 
     def __deepcopy__(self, memo: dict) -> "Tensor":
-        copied = type(self)(self._concrete("copy").copy(), requires_grad=self._requires_grad)
-        memo[id(self)] = copied
+        array = self._concrete("copy").copy()
+        memo[id(self)] = copied = _revived(type(self), array, self.type, self._requires_grad)
         return copied
+
+    def __reduce__(self) -> tuple:
+        # Without the history, and with an index of its own: two of one index cannot be ordered.
+        return _revived, (type(self), self._concrete("pickle"), self.type, self._requires_grad)
+
+
+def _revived(cls: Any, payload: np.ndarray, type: Type, requires_grad: bool) -> Any:
+    revived = cls.__new__(cls)
+    revived._set(payload, type)
+    revived._requires_grad = requires_grad
+    return revived
 
 
 def _recorder() -> Any:
