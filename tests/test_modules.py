@@ -1,6 +1,7 @@
 """Modules: what is found in them, their state, their modes, and what a trace sees of them."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -315,3 +316,25 @@ def test_a_deleted_attribute_breaks_its_watch():
     traced = nt.trace(model, INDEX)
     del model.positions
     assert "positions" in broken(traced)
+
+
+def test_a_pickled_module_can_be_used_beside_the_first():
+    model = nn.Linear(2, 3)
+    other = pickle.loads(pickle.dumps(model))
+    assert isinstance(other.weight, nn.Parameter) and other.weight.requires_grad
+    x = np.ones((2, 2), np.float32)
+    (model(x) + other(x)).sum().backward()
+    np.testing.assert_array_equal(model.weight.grad.numpy(), other.weight.grad.numpy())
+
+
+def test_a_compiled_module_follows_modes_and_structure():
+    model = Network().eval()
+    compiled = nt.compile(model, exact=True)
+    np.testing.assert_array_equal(compiled(INDEX).numpy(), model(INDEX).numpy())
+    model.train()
+    nt.random.seed(7)
+    dropped = compiled(INDEX).numpy().copy()
+    nt.random.seed(7)
+    np.testing.assert_array_equal(dropped, model(INDEX).numpy())
+    model.eval().layers.pop()
+    np.testing.assert_array_equal(compiled(INDEX).numpy(), model(INDEX).numpy())

@@ -326,3 +326,21 @@ def test_training_lowers_the_loss():
         _, _, train_step = training(kind, settings)
         losses = [train_step(X, TARGET).item() for _ in range(20)]
         assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize(("kind", "settings"), CASES)
+def test_compiled_steps_equal_eager_ones_bit_for_bit(kind, settings):
+    runs = []
+    for wrap in (lambda step: step, lambda step: nt.compile(step, exact=True)):
+        model, optimizer, train_step = training(kind, settings)
+        step = wrap(train_step)
+        losses = []
+        for i in range(4):
+            optimizer.lr = 0.1 / (i + 1)
+            losses.append(step(X, TARGET).item())
+        runs.append((losses, model.state_dict(), optimizer.state_dict()))
+    assert len(step.tapes) == 1
+    assert runs[0][0] == runs[1][0]
+    for eager, compiled in zip(runs[0][1:], runs[1][1:], strict=True):
+        for name, array in eager.items():
+            np.testing.assert_array_equal(array, compiled[name])

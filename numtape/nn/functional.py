@@ -54,14 +54,14 @@ def softplus(x: Any) -> Any:
     return activations.softplus(x)
 
 
-def softmax(x: Any, axis: int = -1) -> Any:
-    """e^x over its sum along an axis; a row that is all -inf gives zeros."""
-    return normalisation.softmax(current().lift(x), axis)
+def softmax(x: Any, dim: int = -1) -> Any:
+    """e^x over its sum along the axis `dim`; a row that is all -inf gives zeros."""
+    return normalisation.softmax(current().lift(x), dim)
 
 
-def log_softmax(x: Any, axis: int = -1) -> Any:
+def log_softmax(x: Any, dim: int = -1) -> Any:
     """log(softmax(x)), without overflow."""
-    return normalisation.log_softmax(current().lift(x), axis)
+    return normalisation.log_softmax(current().lift(x), dim)
 
 
 # ---- layers -------------------------------------------------------------------------------

@@ -165,13 +165,13 @@ class Tanh(Module):
 
 
 class Softmax(Module):
-    """e^x over its sum along an axis."""
+    """e^x over its sum along the axis `dim`."""
 
-    def __init__(self, axis: int = -1) -> None:
-        self.axis = axis
+    def __init__(self, dim: int = -1) -> None:
+        self.dim = dim
 
     def forward(self, x: Any) -> Any:
-        return functional.softmax(x, self.axis)
+        return functional.softmax(x, self.dim)
 
 
 class CrossEntropyLoss(Module):

@@ -23,7 +23,7 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        parameters: Iterable[Any],
+        params: Iterable[Any],
         lr: Rate = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -31,7 +31,7 @@ class Adam(Optimizer):
     ) -> None:
         self.betas = (check_fraction("betas[0]", betas[0]), check_fraction("betas[1]", betas[1]))
         self.eps = check_not_negative("eps", eps)
-        super().__init__(parameters, lr, weight_decay)
+        super().__init__(params, lr, weight_decay)
 
     def update(
         self, members: list[tuple[Tensor, ...]], count: Tensor, lr: Tensor, weight_decay: float
@@ -72,10 +72,10 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        parameters: Iterable[Any],
+        params: Iterable[Any],
         lr: Rate = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
     ) -> None:
-        super().__init__(parameters, lr, betas, eps, weight_decay)
+        super().__init__(params, lr, betas, eps, weight_decay)

@@ -49,7 +49,7 @@ class Group(Holder):
 class Optimizer(Holder):
     """Base of the optimizers: give it `moments` and `update`.
 
-    parameters: tensors, or dicts {"params": tensors, "lr": ..., "weight_decay": ...} that may
+    params: tensors, or dicts {"params": tensors, "lr": ..., "weight_decay": ...} that may
     differ from the settings given here. lr: a number, to be changed by `optimizer.lr = number`
     between steps, or a schedule: a function of the step (1 at the first update), evaluated inside
     the step. Raises ValueError or TypeError for parameters that cannot be optimized.
@@ -57,8 +57,8 @@ class Optimizer(Holder):
 
     moments: tuple[str, ...] = ()  # attributes with a tensor of state per parameter
 
-    def __init__(self, parameters: Iterable[Any], lr: Rate, weight_decay: float) -> None:
-        self.groups = _groups(parameters, lr, weight_decay)
+    def __init__(self, params: Iterable[Any], lr: Rate, weight_decay: float) -> None:
+        self.groups = _groups(params, lr, weight_decay)
         self.steps = scalar_state(0.0)
         for name in self.moments:
             setattr(self, name, tuple(map(_zeros, self.parameters)))

@@ -18,12 +18,12 @@ class SGD(Optimizer):
 
     def __init__(
         self,
-        parameters: Iterable[Any],
+        params: Iterable[Any],
         lr: Rate = 1e-3,
         momentum: float = 0.0,
-        nesterov: bool = False,
-        weight_decay: float = 0.0,
         dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
     ) -> None:
         if nesterov and (momentum <= 0.0 or dampening != 0.0):
             raise ValueError(
@@ -34,7 +34,7 @@ class SGD(Optimizer):
         self.nesterov = nesterov
         self.dampening = dampening
         self.moments = ("velocity",) if momentum else ()
-        super().__init__(parameters, lr, weight_decay)
+        super().__init__(params, lr, weight_decay)
 
     def update(
         self, members: list[tuple[Tensor, ...]], count: Tensor, lr: Tensor, weight_decay: float
