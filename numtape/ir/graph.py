@@ -189,9 +189,9 @@ def replay(graph: Graph, inputs: Sequence[Any], run: Any) -> dict[Value, Any]:
     return known
 
 
-def ancestors(results: Iterable[Value]) -> set[Value]:
-    """The values from which the results are computed, themselves included."""
-    found: set[Value] = set()
+def ancestors(results: Iterable[Any]) -> set[Any]:
+    """The values (or tensors) from which the results are computed, themselves included."""
+    found: set[Any] = set()
     pending = list(results)
     while pending:
         value = pending.pop()

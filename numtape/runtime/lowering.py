@@ -1,6 +1,7 @@
 """What a node becomes: one call of a NumPy function or kernel. The one place that decides it."""
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,7 @@ def _product(node: Value, places: Mapping[Value, Place]) -> Call:
     stacked = x.ndim > 2 and y.ndim == 2
     if not (stacked and places[x].contiguous and places[node].contiguous):
         return Call(np.matmul, ((x, None), (y, None)), (node, None), {})
-    rows = x.size // max(1, x.shape[-1])
+    rows = math.prod(x.shape[:-1])
     return Call(
         np.matmul, ((x, (rows, x.shape[-1])), (y, None)), (node, (rows, node.shape[-1])), {}
     )

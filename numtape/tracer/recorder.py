@@ -95,7 +95,8 @@ class Recorder:
     def run(self, op: Op, inputs: tuple[Tensor, ...], attrs: Mapping[str, Any]) -> Tensor:
         if self._shared is None:
             return self._run(op, inputs, attrs)
-        key = (op, tuple(map(id, inputs)), tuple(attrs.items()))
+        # What an expansion computes unrecorded cannot stand for what is to be differentiated.
+        key = (_mode.grad, op, tuple(map(id, inputs)), tuple(attrs.items()))
         if key not in self._shared:
             # The inputs are kept beside the result so that no id is given out anew.
             self._shared[key] = (self._run(op, inputs, attrs), inputs)

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from numtape.ir.graph import ancestors
 from numtape.ir.interpreter import current
 from numtape.ir.op import Op
 from numtape.ir.ops.rules import elementwise, example
-from numtape.ir.ops.shapes import full
+from numtape.ir.ops.shapes import full, zeros_like
 from numtape.ir.types import ShapeError
-from numtape.tracer.recorder import Recorder, _recording, grad_enabled
+from numtape.tracer.recorder import Recorder, _recording, grad_enabled, is_released
 from numtape.tracer.structure import rebuild
 from numtape.tracer.tensor import Tensor
 
@@ -41,7 +42,9 @@ def value_and_grad(function: Callable, argnums: int | Sequence[int] = 0) -> Call
         with _recording(True):
             out = function(*chosen, **kwargs)
             found = _pull(out, leaves)
-        flat = iter([found.get(t, t * 0) for t in leaves])
+        answers = [found[t] if t in found else zeros_like(t) for t in leaves]
+        _settle((out, *answers), leaves)
+        flat = iter(answers)
         gradients = tuple(rebuild(args[p], _is_float, lambda _: next(flat)) for p in positions)
         return out, gradients[0] if isinstance(argnums, int) else gradients
 
@@ -67,6 +70,17 @@ def _pull(out: Any, leaves: list[Tensor]) -> dict[Tensor, Tensor]:
         return {}
     recorder: Recorder = current()  # type: ignore[assignment]
     return recorder.pull((out,), (full((), 1, out.dtype),), create_graph=True, leaves=leaves)
+
+
+def _settle(results: Sequence[Tensor], leaves: Sequence[Tensor]) -> None:
+    """Forget what was recorded for the leaves alone, which nobody outside can ask for."""
+    for t in leaves:
+        t._requires_grad = t.op is not None
+    first = leaves[0].index if leaves else 0
+    for t in sorted(ancestors(results), key=lambda t: t.index):
+        made_here = t.index >= first and t.op is not None and not is_released(t)
+        if made_here and not (grad_enabled() and any(x._requires_grad for x in t.inputs)):
+            t._requires_grad, t.op, t.inputs = False, None, ()
 
 
 def _is_float(value: Any) -> bool:

@@ -106,7 +106,7 @@ def add_at(
 
 
 def _rows(source: np.ndarray, ndim: int) -> np.ndarray:
-    return source.reshape(-1, *source.shape[ndim:])
+    return source.reshape(math.prod(source.shape[:ndim]), *source.shape[ndim:])
 
 
 def _reference_index_add(

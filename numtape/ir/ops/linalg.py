@@ -21,7 +21,8 @@ def _infer_matmul(x: Type, y: Type) -> Type:
 def matmul_rows(x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
     """`np.matmul`; a stack of matrices times one matrix is one product of all their rows."""
     if x.ndim > 2 and y.ndim == 2 and x.flags.c_contiguous and out.flags.c_contiguous:
-        x, out = x.reshape(-1, x.shape[-1]), out.reshape(-1, out.shape[-1])
+        rows = math.prod(x.shape[:-1])
+        x, out = x.reshape(rows, x.shape[-1]), out.reshape(rows, out.shape[-1])
     np.matmul(x, y, out=out)
 
 
@@ -31,8 +32,9 @@ def _matmul_vjp_x(g: Any, out: Any, x: Any, y: Any) -> Any:
 
 def _matmul_vjp_y(g: Any, out: Any, x: Any, y: Any) -> Any:
     if y.ndim == 2:  # one product over all rows instead of a sum of products
-        rows = x.reshape(-1, x.shape[-1])
-        return _matmul(rows.swapaxes(0, 1), g.reshape(-1, g.shape[-1]))
+        count = math.prod(x.shape[:-1])
+        rows = x.reshape(count, x.shape[-1])
+        return _matmul(rows.swapaxes(0, 1), g.reshape(count, g.shape[-1]))
     return _matmul(x.swapaxes(-1, -2), g)
 
 

@@ -224,7 +224,7 @@ def _infer_cross_entropy(
 def _counted_rows(target: Any, ignore_index: int | None, dtype: np.dtype) -> tuple[Any, Any, Any]:
     """Targets with 0 for the ignored, 1 or 0 per row, and 1 / rows counted (0 if none is)."""
     if ignore_index is None:
-        return target, full(target.shape, 1.0, dtype), 1.0 / target.size
+        return target, full(target.shape, 1.0, dtype), 1.0 / max(1, target.size)
     counted = target != ignore_index
     kept = counted.astype(dtype)
     total = kept.sum()
@@ -317,7 +317,8 @@ def cross_entropy(
 
 def _infer_attention(q: Type, k: Type, v: Type, *mask: Type, causal: bool) -> Type:
     require_float(q, k, v)
-    if len(q.shape) < 2 or q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
+    matched = q.shape[-1:] == k.shape[-1:] != (0,) and k.shape[-2:-1] == v.shape[-2:-1]
+    if len(q.shape) < 2 or not matched:
         raise ShapeError(f"queries {q}, keys {k} and values {v} do not fit together")
     batch = broadcast(*(Type(t.dtype, t.shape[:-2]) for t in (q, k, v)))
     scores = Type(q.dtype, (*batch, q.shape[-2], k.shape[-2]))
