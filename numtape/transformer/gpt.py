@@ -37,7 +37,16 @@ class GPT(Module):
         d_ff: int | None = None,
     ) -> None:
         self.config = c = GPTConfig(
-            vocab, context, d_model, heads, layers, dropout, bias, experts, activation, d_ff
+            vocab=vocab,
+            context=context,
+            d_model=d_model,
+            heads=heads,
+            layers=layers,
+            dropout=dropout,
+            bias=bias,
+            experts=experts,
+            activation=activation,
+            d_ff=d_ff,
         )
         self.sessions = SessionPool()
         self.embedding = Embedding(vocab, d_model)

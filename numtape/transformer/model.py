@@ -46,19 +46,19 @@ class Transformer(Module):
         pad: int = 0,
     ) -> None:
         self.config = TransformerConfig(
-            src_vocab,
-            tgt_vocab,
-            d_model,
-            heads,
-            layers,
-            d_ff,
-            dropout,
-            pre_norm,
-            tie_embeddings,
-            activation,
-            experts,
-            max_length,
-            pad,
+            src_vocab=src_vocab,
+            tgt_vocab=tgt_vocab,
+            d_model=d_model,
+            heads=heads,
+            layers=layers,
+            d_ff=d_ff,
+            dropout=dropout,
+            pre_norm=pre_norm,
+            tie_embeddings=tie_embeddings,
+            activation=activation,
+            experts=experts,
+            max_length=max_length,
+            pad=pad,
         )
         self.sessions = SessionPool()
         self._build(self.config)

@@ -4,7 +4,7 @@ The tapes read and fill the caches in place, so that a step moves no more than t
 logits. `decoding` chooses the ids.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,9 +13,11 @@ import numpy as np
 from numtape.compiler import compile
 from numtape.nn import Module
 from numtape.tracer.tensor import Tensor
-from numtape.transformer.cache import KeysValues, Memory
+from numtape.transformer.cache import KeysValues, KeyValueCache, Memory
 from numtape.transformer.gpt import GPT
 from numtape.transformer.model import Transformer
+
+Caches = tuple[KeyValueCache, ...]
 
 
 class _Reading(Module):
@@ -24,6 +26,8 @@ class _Reading(Module):
     def __init__(self, model: Transformer, memory: Memory) -> None:
         self.model = model
         self.memory = memory
+        self.memory_mask = memory.mask
+        _name(self, "memory", memory.layers)
 
     def forward(self, src: Any) -> None:
         rows = self.memory.mask.shape[0] // src.shape[0]
@@ -32,15 +36,38 @@ class _Reading(Module):
             held.assign(repeated(new, rows))
 
 
-class _Step(Module):
-    """A model's `step` on state that belongs to a session."""
+class _Translating(Module):
+    """`Transformer.step` on the memory and caches of a session."""
 
-    def __init__(self, model: Transformer | GPT, *state: Any) -> None:
+    def __init__(self, model: Transformer, memory: Memory, caches: Caches) -> None:
         self.model = model
-        self.state = state
+        self.memory = memory
+        self.memory_mask = memory.mask
+        self.caches = caches
+        _name(self, "memory", memory.layers)
+        _name(self, "cache", caches)
 
-    def forward(self, ids: Any, position: Any, *rest: Any) -> Any:
-        return self.model.step(ids, position, *self.state, *rest)
+    def forward(self, ids: Any, position: Any, order: Any = None) -> Any:
+        return self.model.step(ids, position, self.memory, self.caches, order)
+
+
+class _Continuing(Module):
+    """`GPT.step` on the caches of a session."""
+
+    def __init__(self, model: GPT, caches: Caches) -> None:
+        self.model = model
+        self.caches = caches
+        _name(self, "cache", caches)
+
+    def forward(self, ids: Any, position: Any, last: Any = None) -> Any:
+        return self.model.step(ids, position, self.caches, last)
+
+
+def _name(module: Module, kind: str, pairs: Iterable[Any]) -> None:
+    """Make the tensors attributes, under whose names they stand in the tape's source."""
+    for i, pair in enumerate(pairs):
+        setattr(module, f"{kind}_{i}_keys", pair.keys)
+        setattr(module, f"{kind}_{i}_values", pair.values)
 
 
 def _tensors(memory: Memory) -> Iterator[Any]:
@@ -71,10 +98,10 @@ class Translation:
             tuple(KeysValues(_zeros(keys, dtype), _zeros(keys, dtype)) for _ in range(c.layers)),
             _zeros((batch, 1, 1, source_length), np.bool_),
         )
-        self.caches = model.new_caches(batch, length)
+        caches = model.new_caches(batch, length)
         self.position = 0
         self._read = compile(_Reading(model, memory))
-        self._step = compile(_Step(model, memory, self.caches))
+        self._step = compile(_Translating(model, memory, caches))
 
     def read(self, sources: np.ndarray) -> None:
         """Begin with the sources (B, S)."""
@@ -94,7 +121,7 @@ class Continuation:
     def __init__(self, model: GPT, batch: int, length: int) -> None:
         self.length = length
         self.filled = 0
-        self._step = compile(_Step(model, model.new_caches(batch, length)))
+        self._step = compile(_Continuing(model, model.new_caches(batch, length)))
 
     def logits(self, text: np.ndarray) -> np.ndarray:
         """(B, vocab) after the text (B, T), whose last id alone is new once it has been read.
