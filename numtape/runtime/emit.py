@@ -13,7 +13,7 @@ import numpy as np
 
 from numtape.ir.graph import Value, numbering
 from numtape.ir.types import Shape
-from numtape.runtime.lowering import Argument, Call, function_name, is_own, lower
+from numtape.runtime.lowering import Argument, Call, function_name, lower
 from numtape.runtime.plan import Plan
 
 
@@ -29,7 +29,9 @@ class _Emitter:
         self.names: dict[Value, str] = {}
         self.bound: list[str] = []
         self.needs: dict[str, Any] = {}
+        self.kernels: dict[Callable, str] = {}
         self.reshaped: dict[tuple[str, Shape], str] = {}
+        self.used = {"arena", "np", "bind", "step", "forward", "reverse", "arguments", "outputs"}
 
     # ---- the whole -------------------------------------------------------------------------
 
@@ -96,9 +98,8 @@ class _Emitter:
 
     def _name_inputs(self) -> None:
         outside = set(self.plan.outside)
-        used = {"arena", "np", "bind", "step", "forward", "reverse", "arguments", "outputs"}
         for value, given in zip(self.plan.graph.inputs, self.plan.graph.names, strict=True):
-            self.names[value] = _identifier(given, used)
+            self.names[value] = _identifier(given, self.used)
             if value not in outside:
                 self.bound.append(self._memory(value, self.plan.offsets[value]))
 
@@ -161,11 +162,18 @@ class _Emitter:
     def _call_text(
         self, function: Callable, inputs: list[str], attrs: Mapping[str, Any], *end: str
     ) -> str:
-        name = function_name(function)
-        if is_own(function):
-            self.needs[name] = function
         pairs = [f"{k}={_literal(v)}" for k, v in attrs.items()]
-        return f"{name}({', '.join([*inputs, *pairs, *end])})"
+        return f"{self._function_name(function)}({', '.join([*inputs, *pairs, *end])})"
+
+    def _function_name(self, function: Callable) -> str:
+        """NumPy's functions by their own names; others are handed in under a name each."""
+        name = function_name(function)
+        if name.startswith("np."):
+            return name
+        if function not in self.kernels:
+            self.kernels[function] = _identifier(name, self.used)
+            self.needs[self.kernels[function]] = function
+        return self.kernels[function]
 
     def _operand(self, argument: Argument) -> str:
         value, shape = argument

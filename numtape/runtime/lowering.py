@@ -1,6 +1,5 @@
 """What a node becomes: one call of a NumPy function or kernel. The one place that decides it."""
 
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -63,8 +62,3 @@ def function_name(function: Callable[..., Any]) -> str:
     if isinstance(function, np.ufunc) or getattr(np, function.__name__, None) is function:
         return f"np.{function.__name__}"
     return function.__name__.lstrip("_")
-
-
-def is_own(function: Callable[..., Any]) -> bool:
-    """Whether the kernel is numtape's, to be handed to the source by name."""
-    return inspect.isfunction(function) and function.__module__.startswith("numtape.")
