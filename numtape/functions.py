@@ -14,6 +14,7 @@ from numtape.ir.interpreter import current
 from numtape.ir.ops import activations, elementwise, indexing, linalg, reductions, shapes
 from numtape.ir.op import Op
 from numtape.tracer.tensor import Tensor
+from numtape.tracer.trace import tracing
 
 
 def _on_tensors(function: Callable, count: int = 1, doc: str | None = None) -> Callable:
@@ -118,7 +119,9 @@ def einsum(subscripts: str, *xs: Any) -> Any:
 def full(shape: int | Sequence[int], value: float, dtype: Any = np.float32) -> Tensor:
     """A tensor of one number repeated."""
     wanted = (shape,) if isinstance(shape, int) else tuple(shape)
-    return shapes.full(wanted, value, dtype)
+    if tracing() is not None:
+        return shapes.full(wanted, value, dtype)
+    return Tensor(np.full(wanted, value, dtype))
 
 
 def zeros(shape: int | Sequence[int], dtype: Any = np.float32) -> Tensor:

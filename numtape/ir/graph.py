@@ -120,16 +120,14 @@ class Builder:
         key = (repr(number), dtype)  # repr tells 0.0 from -0.0 and 1 from True
         if key not in self._constants:
             attrs = {"value": number, "dtype": dtype}
-            self._constants[key] = self._append(CONSTANT, (), attrs, Type(dtype, ()), Origin())
+            self._constants[key] = self._append(
+                CONSTANT, (), attrs, Type(dtype, (), True), Origin()
+            )
         return self._constants[key]
 
     def lift(self, value: Any, dtype: np.dtype | None = None) -> Value:
         if isinstance(value, Value):
-            return (
-                value
-                if dtype is None or (value.dtype == dtype and not value.weak)
-                else value.astype(dtype)
-            )
+            return value if dtype is None or value.dtype == dtype else value.astype(dtype)
         return self.constant(value, dtype if dtype is not None else scalar_dtype(value))
 
     def run(self, op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Value:

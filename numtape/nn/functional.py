@@ -79,7 +79,7 @@ def embedding(index: Any, weight: Any, padding_idx: int | None = None) -> Any:
     The row `padding_idx` gets no gradient. Raises IndexError for an index out of range.
     """
     index = current().lift(index)
-    rows = weight.take(index)
+    rows = indexing.take(weight, index, negative=False)
     if padding_idx is None:
         return rows
     padding = (index == padding_idx % weight.shape[0]).expand_dims(-1)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from numtape.ir.graph import Graph, Value
+from numtape.ir.graph import Graph, Value, ancestors
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +90,13 @@ def hoisted(graph: Graph, places: Mapping[Value, Place]) -> list[Value]:
     return [v for v in graph.nodes if v in fixed and is_work(v, places)]
 
 
-def schedule(graph: Graph, work: Sequence[Value], first: set[Value]) -> tuple[list[Value], int]:
-    """The order of work, and how much of it belongs to the first of two tapes."""
+def first_tape(graph: Graph, work: Sequence[Value]) -> int:
+    """How much of the work, in order, belongs to the first of two tapes.
+
+    All of it up to the last node that an early output or an update needs; what stands between
+    those nodes reads nothing that arrives late.
+    """
     if graph.early is None:
-        return list(work), len(work)
-    head = [v for v in work if v in first]
-    return head + [v for v in work if v not in first], len(head)
+        return len(work)
+    needed = ancestors((*graph.outputs[: graph.early[1]], *(new for _, new in graph.updates)))
+    return max((i + 1 for i, v in enumerate(work) if v in needed), default=0)

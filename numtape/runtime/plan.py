@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from numtape.ir.graph import Graph, Value, ancestors, numbering
+from numtape.ir.graph import Graph, Value, numbering
 from numtape.runtime.arena import Slot, Span, aligned, pack
-from numtape.runtime.layout import Place, hoisted, is_work, layouts, schedule
+from numtape.runtime.layout import Place, first_tape, hoisted, is_work, layouts
 from numtape.runtime.lifetimes import lifetimes
 from numtape.runtime.memory import Memory, account
 
@@ -51,7 +51,8 @@ def plan(
     fixed = hoisted(graph, places)
     work = [v for v in graph.nodes if is_work(v, places)]
     held = set(fixed)
-    order, first = schedule(graph, [v for v in work if v not in held], _first_tape(graph))
+    order = [v for v in work if v not in held]
+    first = first_tape(graph, order)
     lives = lifetimes(graph, places, order, first, fixed, captured)
     owners = [v for v in lives.start if v not in captured and lives.owner[v] is v]
     spans = [Span(v.nbytes, lives.start[v], lives.stop[v]) for v in owners]
@@ -74,10 +75,3 @@ def plan(
         nbytes,
         account(graph, list(captured), parameters, dict(zip(owners, slots, strict=True)), work),
     )
-
-
-def _first_tape(graph: Graph) -> set[Value]:
-    """What the first of two tapes computes: its outputs and every update."""
-    if graph.early is None:
-        return set()
-    return ancestors((*graph.outputs[: graph.early[1]], *(new for _, new in graph.updates)))

@@ -76,11 +76,15 @@ class Recorder:
     def inherit(self, node: Tensor) -> AbstractContextManager:
         raise NotImplementedError
 
+    def own(self, gradient: Tensor, given: set[int]) -> Tensor:
+        """The gradient with memory of its own; `given` collects the ids handed out before."""
+        return gradient
+
     # the interpreter
     def lift(self, value: Any, dtype: np.dtype | None = None) -> Tensor:
         if not isinstance(value, Tensor):
             return self._lift_shared(value, dtype)
-        if dtype is None or (value.dtype == dtype and not value.weak):
+        if dtype is None or value.dtype == dtype:
             return value
         return value.astype(dtype)
 
@@ -131,9 +135,11 @@ class Recorder:
             )
         seed = self._seed(output, gradient)
         release = not (create_graph or retain_graph)
+        given: set[int] = set()
         for leaf, g in self.pull((output,), (seed,), create_graph, release=release).items():
             old = self.gradient(leaf)
-            self.set_gradient(leaf, g if old is None else old + g)
+            found = g if old is None else old + g
+            self.set_gradient(leaf, found if create_graph else self.own(found, given))
 
     def _seed(self, output: Tensor, gradient: Any) -> Tensor:
         if gradient is not None:
@@ -231,10 +237,11 @@ class Eager(Recorder):
         return evaluate(op, [t._payload for t in inputs], [t.type for t in inputs], attrs)
 
     def lift_array(self, value: Any, dtype: np.dtype | None) -> Tensor:
-        if dtype is None and isinstance(value, bool | int | float):
+        weak = isinstance(value, bool | int | float)
+        if dtype is None and weak:
             dtype = scalar_dtype(value)
         array = as_array(value, dtype)
-        return Tensor.wrap(array, Type(array.dtype, array.shape))
+        return Tensor.wrap(array, Type(array.dtype, array.shape, weak))
 
     def reading(self, tensor: Tensor, deed: str) -> None:
         _refuse_escaped((tensor,))
@@ -254,6 +261,13 @@ class Eager(Recorder):
     @contextmanager
     def inherit(self, node: Tensor) -> Iterator[None]:
         yield
+
+    def own(self, gradient: Tensor, given: set[int]) -> Tensor:
+        array = gradient._payload
+        if array.base is None and id(array) not in given:
+            given.add(id(array))
+            return gradient
+        return Tensor.wrap(array.copy(), gradient.type)
 
 
 # Stands for a gradient that a compiled step used up inside.

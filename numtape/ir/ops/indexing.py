@@ -15,25 +15,26 @@ from numtape.ir.ops.shapes import arange, expand_dims, reshape, slice_, transpos
 from numtape.ir.types import BOOL, DtypeError, ShapeError, Type, normalise_axes
 
 
-def _infer_wrap(index: Type, size: int) -> Type:
+def _infer_wrap(index: Type, size: int, lowest: int) -> Type:
     require_integers(index)
     return Type(index.dtype, index.shape)
 
 
-def check_range(index: np.ndarray, size: int) -> None:
-    """`IndexError` that names the first entry of `index` outside [-size, size)."""
-    if index.size == 0 or (index.min() >= -size and index.max() < size):
+def check_range(index: np.ndarray, size: int, lowest: int) -> None:
+    """`IndexError` that names the first entry of `index` outside [lowest, size)."""
+    if index.size == 0 or (index.min() >= lowest and index.max() < size):
         return
-    position = np.argwhere((index < -size) | (index >= size))[0]
+    position = np.argwhere((index < lowest) | (index >= size))[0]
     where_ = tuple(int(p) for p in position)
     raise IndexError(
-        f"index {index[where_]} at position {where_} is out of range for an axis of {size} entries"
+        f"index {index[where_]} at position {where_} is out of range: there are {size} entries, "
+        f"and indices go from {lowest} to {size - 1}"
     )
 
 
-def wrap(index: np.ndarray, out: np.ndarray, size: int) -> None:
+def wrap(index: np.ndarray, out: np.ndarray, size: int, lowest: int) -> None:
     """Checked indices, the negative ones counted from the end."""
-    check_range(index, size)
+    check_range(index, size, lowest)
     if index.size and index.min() < 0:
         np.remainder(index, size, out=out)
     elif out is not index:
@@ -46,7 +47,11 @@ wrap_index = Op(
     wrap,
     inplace=(0,),
     examples=(
-        Example(lambda rng: (rng.integers(-5, 5, (3, 4)),), lambda i, size: i % size, {"size": 5}),
+        Example(
+            lambda rng: (rng.integers(-5, 5, (3, 4)),),
+            lambda i, size, lowest: i % size,
+            {"size": 5, "lowest": -5},
+        ),
     ),
 )
 
@@ -155,16 +160,24 @@ scatter_add: Op = Op(
 # ---- as users call them -------------------------------------------------------------------
 
 
-def take(x: Any, index: Any, axis: int = 0) -> Any:
-    """Entries of x at integer indices along an axis; out-of-range indices are an error."""
+def checked(index: Any, size: int, negative: bool = True) -> Any:
+    """The index as one from 0 to size - 1; those below 0 count from the end, or are refused."""
+    return wrap_index(index, size=size, lowest=-size if negative else 0)
+
+
+def take(x: Any, index: Any, axis: int = 0, negative: bool = True) -> Any:
+    """Entries of x at integer indices along an axis.
+
+    Out-of-range indices are an IndexError; with `negative` those below 0 count from the end.
+    """
     (position,) = normalise_axes(axis, x.ndim)
-    return _take(x, wrap_index(index, size=x.shape[position]), axis=position)
+    return _take(x, checked(index, x.shape[position], negative), axis=position)
 
 
 def index_add(x: Any, index: Any, values: Any, axis: int = 0) -> Any:
     """x with `values` added at integer indices along an axis; repeated indices accumulate."""
     (position,) = normalise_axes(axis, x.ndim)
-    wrapped = wrap_index(index, size=x.shape[position])
+    wrapped = checked(index, x.shape[position])
     return scatter_add(x, wrapped, values, axis=position)
 
 
@@ -178,7 +191,7 @@ def flat_positions(x: Any, index: Any) -> Any:
     length = x.shape[-1]
     rows = math.prod(x.shape[:-1])
     starts = arange(0, rows * length, length).reshape(index.shape)
-    return wrap_index(index, size=length) + starts
+    return checked(index, length, negative=False) + starts
 
 
 def getitem(x: Any, key: Any) -> Any:
@@ -288,9 +301,9 @@ def _apply_arrays(x: Any, arrays: dict[int, Any]) -> Any:
 
 def _combined(indices: list[Any], sizes: list[int]) -> Any:
     """One index into the flattened axes."""
-    total = wrap_index(indices[0], size=sizes[0])
+    total = checked(indices[0], sizes[0])
     for index, size in zip(indices[1:], sizes[1:], strict=True):
-        total = total * size + wrap_index(index, size=size)
+        total = total * size + checked(index, size)
     return total
 
 
