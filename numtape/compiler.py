@@ -134,7 +134,7 @@ def _signature(leaf: Any) -> tuple:
     if type(leaf) is np.ndarray:
         return leaf.dtype, leaf.shape
     if isinstance(leaf, Tensor):
-        return leaf.dtype, leaf.shape, leaf.requires_grad
+        return leaf.dtype, leaf.shape, leaf.requires_grad, leaf._grad is None
     return input_type(leaf)
 
 

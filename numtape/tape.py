@@ -25,7 +25,7 @@ from numtape.runtime.tape import Tape
 from numtape.tracer.recorder import CONSUMED, EAGER
 from numtape.tracer.structure import rebuild
 from numtape.tracer.tensor import Structure, Tensor
-from numtape.tracer.trace import USED_UP, Output, Traced, Watch, trace
+from numtape.tracer.trace import USED_UP, Gradient, Output, Traced, Watch, trace
 from numtape.tracer.watching import watches
 
 STAGES = ("traced", "joint", "optimized")
@@ -122,27 +122,37 @@ class CompiledTape:
         self._unnoticed = [w for w in self._watches if not w.counted]
         self._updated = [t for t in traced.targets if isinstance(t, Tensor)]
         self._returned = [t[1] for t in traced.targets if not isinstance(t, Tensor)]
+        captured = traced.captured
+        self._read_gradients = [c.target for c in captured if isinstance(c, Gradient)]
         self._early = len(traced.graph.outputs) + len(self._returned)
 
     def run(self, leaves: Sequence[Any]) -> Any:
         """The result for these argument leaves; what the function assigns is assigned."""
         bound = self._tape.acquire()
         lease = Lease(self._tape, bound)
-        for place, leaf in zip(bound.arguments, leaves, strict=False):
-            place[...] = leaf._payload if isinstance(leaf, Tensor) else leaf
+        for place, given in zip(bound.arguments, self._given(leaves), strict=False):
+            place[...] = given
         bound.first()
         arrays = [place.copy() for place in bound.outputs[: self._early]]
         for tensor in self._updated:
             tensor.version += 1
         for position, array in zip(self._returned, arrays[-len(self._returned) :], strict=False):
-            np.copyto(_array(leaves[position]), array)
+            leaf = leaves[position]
+            np.copyto(_array(leaf), array)
+            if isinstance(leaf, Tensor):
+                leaf.version += 1
         self._leave_gradients(leaves, arrays)
         outputs = self._outputs(leaves, arrays, lease)
         return rebuild(self._traced.result, _is_output, lambda o: outputs[o.position])
 
+    def _given(self, leaves: Sequence[Any]) -> list[Any]:
+        """What is copied in: the arguments, then the gradients that the function reads."""
+        targets = [_tensor_at(t, leaves) for t in self._read_gradients]
+        return [*map(_array, leaves), *(t._grad._payload for t in targets)]
+
     def _leave_gradients(self, leaves: Sequence[Any], arrays: list[np.ndarray]) -> None:
         for target, position in self._traced.gradients:
-            tensor = leaves[target[1]] if isinstance(target, tuple) else target
+            tensor = _tensor_at(target, leaves)
             if position is None or not isinstance(tensor, Tensor):
                 tensor._grad = None
             else:
@@ -155,7 +165,7 @@ class CompiledTape:
         if joint is None:
             lease.end()
             return [_tensor(a) for a in arrays]
-        sources = [leaves[leaf[1]] if isinstance(leaf, tuple) else leaf for leaf in joint.leaves]
+        sources = [_tensor_at(leaf, leaves) for leaf in joint.leaves]
         return differentiable(arrays, joint.sources, sources, lease, self._early)
 
 
@@ -179,7 +189,13 @@ def _program(traced: Traced) -> Graph:
 def _bindable(graph: Graph, traced: Traced) -> Tape:
     captured = traced.captured
     parameters = [i for i, c in enumerate(captured) if isinstance(c, Tensor) and c.requires_grad]
-    return Tape(graph, [_array(c) for c in captured], traced.arguments, parameters)
+    arrays = [None if isinstance(c, Gradient) else _array(c) for c in captured]
+    return Tape(graph, arrays, traced.arguments, parameters)
+
+
+def _tensor_at(target: Any, leaves: Sequence[Any]) -> Any:
+    """A tensor, or the one that `("argument", i)` stands for."""
+    return leaves[target[1]] if isinstance(target, tuple) else target
 
 
 def _array(leaf: Any) -> np.ndarray:

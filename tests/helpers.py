@@ -6,6 +6,7 @@ import numpy as np
 
 from numtape.ir.graph import Graph, Value, replay
 from numtape.tracer.recorder import evaluate
+from numtape.tracer.tensor import Tensor
 
 Arrays = Sequence[np.ndarray]
 
@@ -47,7 +48,7 @@ def run_graph(graph: Graph, inputs: Arrays) -> list[np.ndarray]:
             return np.asarray(node.attrs["value"], node.dtype)
         if node.op.expand is None:
             return evaluate(node.op, arrays, [v.type for v in node.inputs], node.attrs)[0]
-        return node.op.expand(*arrays_as_tensors(arrays), **node.attrs).numpy()
+        return node.op.expand(*map(Tensor, arrays), **node.attrs).numpy()
 
     known = replay(graph, inputs, run)
     return [known[v] for v in graph.results]

@@ -206,7 +206,8 @@ def test_inputs_stay_as_they_are(op, example):
     before = [a.copy() for a in arrays]
     nt.compile(lambda *xs: op(*xs, **example.attrs))(*arrays)
     apply(op, example, arrays)
-    assert all(np.array_equal(a, b, equal_nan=is_float(a)) for a, b in zip(arrays, before))
+    for array, old in zip(arrays, before, strict=True):
+        assert np.array_equal(array, old, equal_nan=is_float(array))
 
 
 # ---- gradients ----------------------------------------------------------------------------

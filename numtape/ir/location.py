@@ -56,6 +56,11 @@ def _innermost_outside(prefixes: tuple[str, ...]) -> tuple[str, int]:
     return "", 0
 
 
+def is_user_file(file: str) -> bool:
+    """Whether code is the user's (or another library's), not numtape's nor Python's own."""
+    return not file.startswith(PACKAGE) and not _is_standard(file)
+
+
 def _is_standard(file: str) -> bool:
     return file.startswith("<frozen") or (
         file.startswith(_STANDARD) and "site-packages" not in file

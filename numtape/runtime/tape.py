@@ -44,16 +44,16 @@ class Tape:
     def __init__(
         self,
         graph: Graph,
-        captured: Sequence[np.ndarray],
+        captured: Sequence[np.ndarray | None],
         arguments: int,
         parameters: Collection[int] = (),
     ) -> None:
-        """`captured` are the arrays of the inputs that follow so many `arguments`; those at the
-        positions `parameters` have gradients."""
+        """`captured` are the arrays of the inputs that follow so many `arguments`, None for one
+        that is given at each call; those at the positions `parameters` have gradients."""
         inputs = graph.inputs[arguments : arguments + len(captured)]
         self.graph = graph
-        self.captured = tuple(captured)
-        bound = dict(zip(inputs, captured, strict=True))
+        bound = {v: a for v, a in zip(inputs, captured, strict=True) if a is not None}
+        self.captured = tuple(bound.values())
         self.plan: Plan = plan(graph, bound, [inputs[i] for i in parameters])
         self.source, needs = emit(self.plan)
         self.filename = f"<numtape {graph.name} {next(_serial)}>"

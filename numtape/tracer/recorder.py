@@ -112,6 +112,8 @@ class Recorder:
             return op.expand(*inputs, **attrs)
         payload, type = self.compute(op, inputs, attrs)
         out = Tensor.wrap(payload, type, self.owner)
+        if op.view is not None:
+            out.look_at(inputs[0])
         if tracked and type.dtype.kind == "f" and self._reaches(op, inputs):
             out.record(op, inputs, attrs)
         return out

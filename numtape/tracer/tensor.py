@@ -42,13 +42,14 @@ class Tensor(Methods):
         "_grad",
         "_payload",
         "_requires_grad",
+        "_version",
         "attrs",
         "index",
         "inputs",
+        "made",
         "op",
         "owner",
         "type",
-        "version",
         "versions",
     )
 
@@ -67,7 +68,8 @@ class Tensor(Methods):
         self.inputs: tuple[Tensor, ...] = ()
         self.attrs: Mapping[str, Any] = {}
         self.versions: tuple[int, ...] = ()
-        self.version = 0
+        self._version = [0]  # in a list that views share, since they see each other's changes
+        self.made = 0  # the version when this tensor was made
         self.index = next(_index)
 
     @classmethod
@@ -82,6 +84,19 @@ class Tensor(Methods):
         self._requires_grad = True
         self.op, self.inputs, self.attrs = op, inputs, attrs
         self.versions = tuple(t.version for t in inputs)
+
+    @property
+    def version(self) -> int:
+        """How often the entries were changed in place."""
+        return self._version[0]
+
+    @version.setter
+    def version(self, value: int) -> None:
+        self._version[0] = value
+
+    def look_at(self, other: "Tensor") -> None:
+        """Become a view: changes of the other are changes of this."""
+        self._version, self.made = other._version, other.version
 
     # ---- reading ---------------------------------------------------------------------------
 

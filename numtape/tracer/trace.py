@@ -16,6 +16,7 @@ from numtape.ir.interpreter import active, current
 from numtape.ir.location import user_line
 from numtape.ir.op import Op
 from numtape.ir.types import Type
+from numtape.tracer.chance import without_chance
 from numtape.tracer.recorder import (
     Recorder,
     _refuse_escaped,
@@ -54,8 +55,8 @@ def _is_scalar(value: Any) -> bool:
 class Traced:
     """A graph and what ties it to the world outside.
 
-    captured   the tensors and arrays read from outside, in the order of the inputs that follow
-               the arguments.
+    captured   the tensors, arrays and `Gradient`s read from outside, in the order of the inputs
+               that follow the arguments.
     targets    the tensors to which the graph's updates go: captured ones, or `("argument", i)`.
     gradients  tensors whose `.grad` was left by the function, with the position of the graph
                output that holds it, None for a gradient cleared, -1 for one used up inside.
@@ -71,6 +72,13 @@ class Traced:
     gradients: tuple[tuple[Any, int | None], ...]
     result: Any
     watches: tuple[Watch, ...]
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """Stands among the captured for the `.grad` of a tensor (or argument), read at each call."""
+
+    target: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,10 +112,12 @@ class Trace(Recorder):
         self.builder = Builder()
         self.owner = self
         self.watches: dict[Any, Watch] = {}
-        self._captured: dict[int, tuple[Any, Value]] = {}
+        self._captured: dict[Any, tuple[Any, Value]] = {}
         self._assigned: dict[int, tuple[Tensor, Value]] = {}
         self._gradients: dict[int, tuple[Tensor, Tensor | None]] = {}
         self._arguments: dict[int, int] = {}
+        self._given: dict[int, Tensor] = {}  # arguments as they are outside
+        self._versions: dict[Tensor, int] = {}  # before the trace
         self.module_names: dict[int, str] = {}  # of the root module now running
         self._names: dict[int, str] = {}
 
@@ -139,6 +149,12 @@ class Trace(Recorder):
         if tensor.is_traced:
             if tensor.owner is not self:
                 _refuse_escaped((tensor,))
+            if tensor.version != tensor.made:
+                raise TraceError(
+                    f"at {user_line()}: this view ({tensor.type}, made at "
+                    f"{tensor._payload.origin}) is of a tensor that was assigned since; use it "
+                    "before assign(), or take it again after"
+                )
             return tensor._payload
         return self._capture(tensor, tensor.type)
 
@@ -148,6 +164,9 @@ class Trace(Recorder):
             self._refuse_history(source)
             name = f"captured{len(self._captured)}"
             found = self._captured[id(source)] = (source, self.builder.input(type, name))
+            if isinstance(source, Tensor):
+                what = f"requires_grad of the {type} at {user_line()}"
+                self.watch(what, source, "_requires_grad", counted=True)
         return found[1]
 
     @staticmethod
@@ -177,15 +196,26 @@ class Trace(Recorder):
             )
         self.value_of(tensor)  # so that it is an input before it becomes an update
         self._assigned[id(tensor)] = (tensor, self.value_of(new))
+        self._versions.setdefault(tensor, tensor.version)
         tensor.version += 1
 
     def gradient(self, tensor: Tensor) -> Tensor | None:
         if id(tensor) in self._gradients:
             return self._gradients[id(tensor)][1]
-        if tensor.is_traced:
+        outside = self._given.get(id(tensor), tensor)
+        if outside.is_traced:
             return tensor._grad
-        self.watch(f"whether .grad of {tensor.type} is None", tensor, "_grad", lambda g: g is None)
-        return usable_gradient(tensor)
+        if outside is tensor:
+            self.watch(f".grad of {tensor.type}", tensor, "_grad", _kind)
+        old = usable_gradient(outside)
+        return None if old is None else self._captured_gradient(tensor, old.type)
+
+    def _captured_gradient(self, tensor: Tensor, type: Type) -> Tensor:
+        key = ("gradient", id(tensor))
+        if key not in self._captured:
+            value = self.builder.input(type, f"captured{len(self._captured)}")
+            self._captured[key] = (Gradient(self._outside(tensor)), value)
+        return Tensor.wrap(self._captured[key][1], type, self)
 
     def set_gradient(self, tensor: Tensor, value: Tensor | None) -> None:
         if tensor.is_traced and id(tensor) not in self._arguments:
@@ -230,11 +260,19 @@ class Trace(Recorder):
 
     # ---- the beginning and the end ----------------------------------------------------------
 
-    def argument(self, type: Type, name: str, requires_grad: bool) -> Tensor:
+    def argument(self, given: Any, name: str) -> Tensor:
+        type = input_type(given)
         tensor = Tensor.wrap(self.builder.input(type, name), type, self)
-        tensor._requires_grad = requires_grad
+        if isinstance(given, Tensor):
+            tensor._requires_grad = given._requires_grad
+            self._given[id(tensor)] = given
         self._arguments[id(tensor)] = len(self._arguments)
         return tensor
+
+    def leave(self) -> None:
+        """Tracing changed no tensor: only calls do."""
+        for tensor, version in self._versions.items():
+            tensor.version = version
 
     def finish(self, name: str, result: Any, arguments: list[Tensor]) -> Traced:
         outputs: list[Tensor] = []
@@ -296,6 +334,10 @@ class Trace(Recorder):
         return self._outside(tensor), place(g).position
 
 
+def _kind(gradient: Any) -> Any:
+    return gradient.type if isinstance(gradient, Tensor) else gradient
+
+
 def _is_output(value: Any) -> bool:
     return isinstance(value, Tensor | np.ndarray | np.generic)
 
@@ -326,20 +368,26 @@ def trace(function: Callable, *args: Any, **kwargs: Any) -> Traced:
 
     Raises `TraceError` where the function depends on values that are not known while tracing.
     """
+    return without_chance(lambda: _trace(function, args, kwargs))
+
+
+def _trace(function: Callable, args: tuple, kwargs: dict) -> Traced:
     recorder = Trace()
     leaves: list[Tensor] = []
     names = iter(path for path, _ in flatten((args, kwargs), is_array))
 
     def enter(value: Any) -> Tensor:
-        grad = isinstance(value, Tensor) and value._requires_grad
-        leaves.append(recorder.argument(input_type(value), _readable(next(names)), grad))
+        leaves.append(recorder.argument(value, _readable(next(names))))
         return leaves[-1]
 
     inner_args, inner_kwargs = rebuild((args, kwargs), is_array, enter)
-    with active(recorder):
-        result = function(*inner_args, **inner_kwargs)
     name = getattr(function, "__name__", type(function).__name__)
-    return recorder.finish(name, result, leaves)
+    try:
+        with active(recorder):
+            result = function(*inner_args, **inner_kwargs)
+        return recorder.finish(name, result, leaves)
+    finally:
+        recorder.leave()
 
 
 def _readable(path: str) -> str:
