@@ -38,17 +38,10 @@ class _Emitter:
     def write(self) -> tuple[str, dict[str, Any]]:
         plan, graph = self.plan, self.plan.graph
         self._name_inputs()
-        held = set(plan.fixed) | set(plan.order)
-        for node in graph.nodes:
-            if node in held:
-                self._bind_result(node)
-                if node in set(plan.fixed):
-                    self.bound.append(self._line(node))
-            elif not node.is_constant:
-                self._bind_view(node)
-        tapes = self._tapes()
-        arguments = [self.names[v] for v in graph.inputs if v not in set(plan.outside)]
-        outputs = [self._operand((v, None)) for v in graph.outputs]
+        self._bind_nodes()
+        tapes = self._tapes()  # may bind further views, so before `bound` is written
+        outside = set(plan.outside)
+        arguments = [self.names[v] for v in graph.inputs if v not in outside]
         names = "forward, reverse" if graph.early else "step, None"
         lines = [
             f'"""{graph.name}: {len(plan.order)} kernels, an arena of {plan.nbytes:,} bytes."""',
@@ -62,15 +55,27 @@ class _Emitter:
             *self._indented(tapes),
             "",
             f"    arguments = {_tuple(arguments)}",
-            f"    outputs = {_tuple(outputs)}",
+            f"    outputs = {_tuple([self._array(v) for v in graph.outputs])}",
             f"    return arguments, outputs, {names}",
             "",
         ]
         return "\n".join(lines), self.needs
 
+    def _bind_nodes(self) -> None:
+        """Views over the arena for all results, and the nodes that are computed only once."""
+        fixed, work = set(self.plan.fixed), set(self.plan.order)
+        for node in self.plan.graph.nodes:
+            if node in fixed or node in work:
+                self._bind_result(node)
+            elif not node.is_constant:
+                self._bind_view(node)
+            if node in fixed:
+                self.bound.append(self._line(node))
+
     def _tapes(self) -> list[str]:
         plan = self.plan
-        copies = [self._copy_update(o, n) for o, n in plan.graph.updates if n not in plan.direct]
+        direct = plan.direct
+        copies = [self._copy_update(o, n) for o, n in plan.graph.updates if n not in direct]
         if plan.graph.early is None:
             return self._function("step", plan.order, copies)
         forward, reverse = plan.order[: plan.first], plan.order[plan.first :]
