@@ -9,7 +9,8 @@ from numtape.inspect import look
 from numtape.inspect.look import ARGUMENT, CAPTURED, OUTPUT, PARTS
 from numtape.inspect.modules import draw_modules
 from numtape.inspect.operations import draw_operations
-from numtape.inspect.scene import Scene, build_scene, parts
+from numtape.inspect.places import parts
+from numtape.inspect.scene import Scene, build_scene
 from numtape.ir.graph import Graph
 
 READABLE = 400  # nodes: above, "auto" draws modules
@@ -43,7 +44,7 @@ def to_dot(
     if detail not in DETAILS:
         raise ValueError(f"detail must be one of {', '.join(DETAILS)}, not {detail!r}")
     scene = build_scene(graph, fold, depth, views and detail != "modules", arguments)
-    if detail == "auto" and len(scene.values) > READABLE:
+    if detail == "auto" and len(scene.drawn) > READABLE:
         return to_dot(
             graph, detail="modules", fold=fold, depth=depth, arguments=arguments, title=title
         )

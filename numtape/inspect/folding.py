@@ -4,7 +4,7 @@ Used by `scene`. Two sibling modules `layers.i` are equal when their values are,
 order: same op, type, attributes and inner wiring. The first of a run of equal ones is kept.
 """
 
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -12,6 +12,11 @@ from typing import Any
 from numtape.ir.graph import Graph, Value
 
 Path = tuple[str, ...]
+
+
+def numbered(name: str) -> bool:
+    """Whether a box is one of several siblings, as `layers.0` is."""
+    return name.rpartition(".")[2].isdigit()
 
 
 @dataclass(frozen=True)
@@ -51,14 +56,13 @@ def fold_equal(
     values: Sequence[Value],
     place: Mapping[Value, Path],
     part: Mapping[Value, str],
-    results: Collection[Value],
     loose: str,
 ) -> Folding:
     """Fold every run of equal numbered siblings, outer boxes first.
 
     In the outermost box called `loose` the repetitions have no order and may differ in shape.
     """
-    folder = _Folder(values, place, part, frozenset(results), loose)
+    folder = _Folder(values, place, part, loose)
     folder.fold(())
     stands = folder.stands
     for v, other in stands.items():
@@ -74,10 +78,9 @@ class _Folder:
         values: Iterable[Value],
         place: Mapping[Value, Path],
         part: Mapping[Value, str],
-        results: frozenset[Value],
         loose: str,
     ) -> None:
-        self.place, self.part, self.results, self.loose = place, part, results, loose
+        self.place, self.part, self.loose = place, part, loose
         self.members: dict[Path, list[Value]] = {}
         self.children: dict[Path, dict[Path, None]] = {}
         for v in values:
@@ -106,8 +109,8 @@ class _Folder:
     def _runs(self, path: Path) -> Iterator[list[Path]]:
         families: dict[str, list[Path]] = {}
         for child in self.children.get(path, ()):
-            stem, _, number = child[-1].rpartition(".")
-            families.setdefault(stem if number.isdigit() else child[-1], []).append(child)
+            stem = child[-1].rpartition(".")[0] if numbered(child[-1]) else child[-1]
+            families.setdefault(stem, []).append(child)
         for siblings in families.values():
             if len(siblings) == 1:
                 yield siblings
@@ -128,10 +131,7 @@ class _Folder:
     def _signature(self, path: Path) -> Hashable:
         """What two boxes must share to be equal."""
         shaped = path[0] != self.loose
-        inside = {
-            v: (self.place[v][len(path) :], self.part[v], v in self.results)
-            for v in self.members[path]
-        }
+        inside = {v: (self.place[v][len(path) :], self.part[v]) for v in self.members[path]}
         return _wiring(inside, shaped)
 
 

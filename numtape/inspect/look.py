@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any, NamedTuple
 
-from numtape.inspect.scene import FORWARD, REVERSE, UPDATE
+from numtape.inspect.places import FORWARD, REVERSE, UPDATE
 from numtape.ir.graph import Graph, Value
 from numtape.ir.types import Type
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from numtape.inspect.files import replace_file
 from numtape.inspect.look import FAINT, FONT, INK, PARTS, SOFT, Colour, number_of_bytes
-from numtape.inspect.scene import parts
+from numtape.inspect.places import parts
 from numtape.ir.graph import Graph, Value, line, numbering
 
 WIDTH, HEIGHT = 960, 480

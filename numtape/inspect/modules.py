@@ -14,7 +14,8 @@ from graphviz import Digraph
 from numtape.inspect import look
 from numtape.inspect.folding import Path
 from numtape.inspect.look import ARGUMENT, CAPTURED, OUTPUT, PARTS, SOFT, filled, label, text
-from numtape.inspect.scene import FORWARD, REVERSE, UPDATE, Scene
+from numtape.inspect.places import FORWARD, REVERSE, UPDATE
+from numtape.inspect.scene import Scene
 from numtape.ir.graph import INPUT, Value
 
 SHOWN = 4  # names of operations in a node
@@ -68,7 +69,7 @@ class _Modules:
     # ---- cutting the graph into pieces ------------------------------------------------------
 
     def _cut_forward(self) -> None:
-        for v in self.scene.values:
+        for v in self.scene.drawn:
             if self.scene.part[v] == REVERSE or v.op is INPUT or self._is_update(v):
                 continue
             sources = {self.of[x] for x in self.read.get(v, ()) if x in self.of}
@@ -93,7 +94,7 @@ class _Modules:
     def _count_reverse(self) -> None:
         """Reverse operations go to the piece with the same line of code, else the same module."""
         lines = {v.origin._replace(reverse=True): piece for v, piece in self.of.items()}
-        for v in self.scene.values:
+        for v in self.scene.drawn:
             if self.scene.part[v] == REVERSE:
                 place = self.scene.place[v]
                 piece = lines.get(v.origin) or self.latest.get(place) or self._new(place)

@@ -20,7 +20,8 @@ from numtape.inspect.look import (
     label,
     text,
 )
-from numtape.inspect.scene import REVERSE, UPDATE, Scene
+from numtape.inspect.places import REVERSE, UPDATE
+from numtape.inspect.scene import Scene
 from numtape.ir.graph import INPUT, Value, line
 
 
@@ -36,7 +37,7 @@ class _Operations:
         self.inputs = dict(zip(scene.graph.inputs, scene.graph.names, strict=True))
         self.children: dict[Path, dict[Path, None]] = {}
         self.members: dict[Path, list[Value]] = {}
-        for v in scene.values:
+        for v in scene.drawn:
             path = scene.place[v]
             self.members.setdefault(path, []).append(v)
             for length in range(1, len(path) + 1):

@@ -28,6 +28,13 @@ class Record(Protocol):
     def milliseconds(self) -> float: ...
 
 
+class PassReport(tuple[Record, ...]):
+    """What the passes did, in order; as text it is the table."""
+
+    def __str__(self) -> str:
+        return pass_table(self)
+
+
 def pass_table(records: Sequence[Record]) -> str:
     """One line a pass: whether exact, nodes and bytes before and after, time; then the total."""
     if not records:
