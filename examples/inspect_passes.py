@@ -10,7 +10,6 @@ import numpy as np
 
 import numtape as nt
 from numtape import nn, optim
-from numtape.inspect.report import pass_table
 
 
 class Classifier(nn.Module):
@@ -51,7 +50,7 @@ def main() -> None:
     labels = np.zeros(32, np.int64)
     tape = step.tape(x, labels)  # compiled, not run
 
-    section("What each pass did", pass_table(tape.passes))
+    section("What each pass did", tape.passes)
     section("Traced: forward, reverse and update, with composites whole", tape.graph("traced"))
     section("Optimized", tape.graph("optimized"))
     section("Memory, before anything has run", tape.memory)

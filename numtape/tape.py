@@ -15,6 +15,7 @@ import numpy as np
 
 from numtape.calls import Lease, differentiable
 from numtape.inspect.draw import draw
+from numtape.inspect.report import PassReport
 from numtape.ir.graph import Graph
 from numtape.ir.interpreter import active
 from numtape.ir.types import Type
@@ -36,7 +37,7 @@ class CompiledTape:
 
     source        the program, as Python text.
     memory        its bytes, exact before the first run.
-    passes        what each pass did, `PassRecord`s in order.
+    passes        what each pass did, `PassRecord`s in order; printed, a table.
     milliseconds  what making it took, in all; `phases` by phase.
     """
 
@@ -50,7 +51,8 @@ class CompiledTape:
         self._watches: tuple[Watch, ...] = found + self._traced.watches
         with self._timed("passes"):
             chosen = [p for p in PIPELINE if p.exact or not exact]
-            self._optimised, self.passes = optimise(_program(self._traced), chosen)
+            self._optimised, records = optimise(_program(self._traced), chosen)
+            self.passes = PassReport(records)
         with self._timed("plan and emit"):
             self._tape = _bindable(self._optimised, self._traced)
         self._prepare_call()
@@ -71,6 +73,11 @@ class CompiledTape:
     @property
     def source(self) -> str:
         return self._tape.source
+
+    @property
+    def filename(self) -> str:
+        """The name under which pdb, tracebacks and profilers know the source."""
+        return self._tape.filename
 
     @property
     def memory(self) -> Memory:
