@@ -1,4 +1,4 @@
-"""The two ways in which files fail, below everything else in training: data, and checkpoints.
+"""The ways in which training fails, below everything else in it.
 
 Each message says which file, what is wrong with it, with values, and what to do instead.
 """
@@ -10,3 +10,7 @@ class DataError(ValueError):
 
 class CheckpointError(RuntimeError):
     """A checkpoint that cannot be written, or one that must not be trusted."""
+
+
+class TrainingError(RuntimeError):
+    """Training that cannot go on."""

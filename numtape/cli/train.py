@@ -1,0 +1,148 @@
+"""`numtape train`: one option for each field of `Options`, and where a run starts or goes on."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from numtape.training import run
+from numtape.training.errors import DataError
+from numtape.training.options import NOT_FOR, PRESETS, Options, flag
+
+INTERRUPTED = 130
+DESCRIPTION = (
+    "Train an encoder-decoder on dates (without an argument) or on parallel text (--pairs), or a "
+    "GPT on any text (--text)."
+)
+
+
+class Setting(NamedTuple):
+    """How a field of `Options` is given: its help, and what else argparse wants to know."""
+
+    name: str
+    help: str
+    rest: dict[str, Any]
+
+
+def _setting(name: str, help: str, type: Any = int, **rest: Any) -> Setting:
+    return Setting(name, help, {"type": type, **rest})
+
+
+GROUPS: dict[str, Sequence[Setting]] = {
+    "model": (
+        _setting("d_model", "width of the model"),
+        _setting("heads", "attention heads"),
+        _setting("layers", "layers, of the encoder and of the decoder each"),
+        _setting("d_ff", "width inside a feed-forward; 4 times --d-model unless given"),
+        _setting("dropout", "probability of dropping a value", float),
+        _setting("tie_embeddings", "share the embedding", str, choices=("none", "output", "all")),
+        _setting("activation", "of the feed-forward", str, choices=("relu", "gelu", "silu")),
+        _setting("experts", "feed-forwards in a mixture; 0 is a plain one"),
+        _setting("context", "tokens that a GPT sees at once"),
+        _setting("max_length", "longest source or target; longer pairs are left out"),
+        _setting("vocab", "tokens of the byte-pair vocabulary; 0 takes characters"),
+        _setting("dtype", "of the parameters", str, choices=("float32", "float64")),
+    ),
+    "batches": (
+        _setting("batch", "rows in a batch of text"),
+        _setting("batch_tokens", "positions in a batch of pairs, source and target together"),
+        _setting("shapes", "most shapes that pairs are padded to; each is traced once"),
+    ),
+    "optimization": (
+        _setting("steps", "updates"),
+        _setting("lr", "highest learning rate", float),
+        _setting("min_lr", "where the cosine ends", float),
+        _setting("warmup", "steps over which the learning rate rises"),
+        _setting("schedule", "what follows", str, choices=("paper", "cosine", "constant")),
+        _setting("betas", "of AdamW", float, nargs=2, metavar=("B1", "B2")),
+        _setting("weight_decay", "of AdamW, for matrices", float),
+        _setting("clip", "largest norm of the gradients; 0 does not clip", float),
+        _setting("label_smoothing", "share of the target spread over all tokens", float),
+        _setting("average", "last part of the steps whose parameters are averaged", float),
+        _setting("seed", "of the data, the initial values and dropout"),
+    ),
+    "running": (
+        _setting("eval_every", "steps between two looks at the validation loss"),
+        _setting("save_every", "steps between two checkpoints"),
+        _setting("threads", "threads of BLAS; all cores unless given"),
+        _setting("out", "folder for all files; a new one below runs/ unless given", str),
+    ),
+}
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "train",
+        help="train a model",
+        description=DESCRIPTION,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.set_defaults(run=train)
+    _add_data(parser)
+    for title, settings in GROUPS.items():
+        group = parser.add_argument_group(title)
+        for name, text, rest in settings:
+            group.add_argument(flag(name), help=text + _defaults(name), **rest)
+        if title == "model":
+            group.add_argument("--pre-norm", action="store_true", help="norms before sublayers")
+            group.add_argument("--post-norm", dest="pre_norm", action="store_false", help="after")
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    data = parser.add_argument_group("data")
+    which = data.add_mutually_exclusive_group()
+    which.add_argument(
+        "--pairs", nargs=2, metavar=("SRC", "TGT"), help="parallel text, plain or .gz"
+    )
+    which.add_argument("--text", metavar="FILE", help="any text, plain or .gz")
+    data.add_argument(
+        "--valid",
+        dest="validation_files",
+        nargs=2,
+        metavar=("SRC", "TGT"),
+        help="pairs for the validation loss; the last hundredth of --pairs unless given",
+    )
+    data.add_argument("--resume", metavar="FOLDER", type=Path, help="go on with a run")
+
+
+def _defaults(name: str) -> str:
+    """The default for each task, briefly."""
+    values = {
+        task: getattr(preset, name)
+        for task, preset in PRESETS.items()
+        if name not in NOT_FOR[task] and getattr(preset, name) is not None
+    }
+    if len(set(values.values())) == 1:
+        return f" (default {_shown(next(iter(values.values())))})"
+    shown = ", ".join(f"{task} {_shown(value)}" for task, value in values.items())
+    return f" (default: {shown})" if shown else ""
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def train(given: argparse.Namespace) -> int:
+    """Start a run or go on with one."""
+    changed = _changed(given)
+    if "resume" in given:
+        return 0 if run.resume(given.resume, changed) else INTERRUPTED
+    preset = PRESETS[changed.setdefault("task", "dates")]
+    return 0 if run.start(replace(preset, **changed)) else INTERRUPTED
+
+
+def _changed(given: argparse.Namespace) -> dict[str, Any]:
+    """The fields of `Options` that the command line gives."""
+    known = {f.name for f in fields(Options)}
+    changed = {k: v for k, v in vars(given).items() if k in known}
+    if "pairs" in given:
+        changed.update(task="pairs", files=given.pairs)
+    if "text" in given:
+        changed.update(task="text", files=[given.text])
+    if "resume" not in given:
+        for name in changed.keys() & NOT_FOR[changed.get("task", "dates")]:
+            raise DataError(
+                f"{flag(name)} does not apply to the task {changed.get('task', 'dates')}"
+            )
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in changed.items()}
