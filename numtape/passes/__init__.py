@@ -15,6 +15,7 @@ from numtape.passes.composites import composites
 from numtape.passes.dead_nodes import dead_nodes
 from numtape.passes.folding import folding
 from numtape.passes.identities import identities
+from numtape.passes.old_values import old_values
 from numtape.passes.scheduling import scheduling
 from numtape.passes.sums import sums
 from numtape.passes.views import views
@@ -54,6 +55,7 @@ PIPELINE = (
     Pass(identities, exact=True),
     Pass(sums, exact=False),
     Pass(views, exact=True),
+    Pass(old_values, exact=True),
     Pass(scheduling, exact=True),
 )
 
