@@ -48,7 +48,9 @@ class CompiledTape:
             found = tuple(watches(function))
         with self._timed("trace"):
             self._traced: Traced = trace(function, *args, **kwargs)
-        self._watches: tuple[Watch, ...] = found + self._traced.watches
+        # A container that the function itself fills, such as a log, is not what it depends on.
+        kept = tuple(w for w in found if w.holds() or not isinstance(w.seen, tuple))
+        self._watches: tuple[Watch, ...] = kept + self._traced.watches
         with self._timed("passes"):
             chosen = [p for p in PIPELINE if p.exact or not exact]
             self._optimised, records = optimise(_program(self._traced), chosen)
