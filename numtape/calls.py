@@ -64,16 +64,14 @@ class _Reverse:
             if self._answered is not g:  # the rules of all inputs share one run
                 self._gradients = self._run(g, parts)
                 self._answered = g
+                if grad_enabled():
+                    for found in self._gradients:
+                        found.record(_UNKNOWN, (g, *inputs), {})
             return self._gradients[position]
 
         return rule
 
     def _run(self, g: Tensor, parts: Sequence[tuple[int, int]]) -> list[Tensor]:
-        if grad_enabled():
-            raise RuntimeError(
-                f"at {user_line()}: the gradient of a compiled call cannot be differentiated "
-                "again; compile the gradient instead, as in compile(grad(f))"
-            )
         bound = self._lease.bound
         flat = g.numpy().reshape(-1)
         for place, (start, stop) in zip(bound.arguments[-self._seeds :], parts, strict=True):
@@ -83,6 +81,23 @@ class _Reverse:
         found = [_plain(place.copy()) for place in bound.outputs[self._early :]]
         self._lease.end()
         return found
+
+
+class _Unknown:
+    """What stands as the op of a compiled call's gradients where these are differentiated."""
+
+    name = "gradient of a compiled call"
+    broadcasts = False
+    expand = None
+
+    def vjp(self, position: int) -> Callable[..., Tensor]:
+        raise RuntimeError(
+            f"at {user_line()}: the gradient of a compiled call cannot be differentiated "
+            "again; compile the gradient instead, as in compile(grad(f))"
+        )
+
+
+_UNKNOWN: Any = _Unknown()
 
 
 def differentiable(

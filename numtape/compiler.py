@@ -131,8 +131,9 @@ def _key(args: tuple, kwargs: dict, leaves: list) -> Key:
 
 
 def _signature(leaf: Any) -> tuple:
+    """dtype, shape, whether it wants a gradient, whether it has none yet."""
     if type(leaf) is np.ndarray:
-        return leaf.dtype, leaf.shape
+        return leaf.dtype, leaf.shape, False, True
     if isinstance(leaf, Tensor):
         return leaf.dtype, leaf.shape, leaf.requires_grad, leaf._grad is None
     return input_type(leaf)
@@ -151,5 +152,6 @@ def _differences(old: Key, new: Key) -> list[str]:
 
 
 def _shown(signature: tuple) -> str:
-    dtype, shape = signature[:2]
-    return f"{dtype}{list(shape)}"
+    dtype, shape, *gradient = signature
+    notes = {(True, True): " with requires_grad", (True, False): " with a gradient in .grad"}
+    return f"{dtype}{list(shape)}{notes.get(tuple(gradient), '')}"

@@ -264,6 +264,7 @@ class Trace(Recorder):
         type = input_type(given)
         tensor = Tensor.wrap(self.builder.input(type, name), type, self)
         if isinstance(given, Tensor):
+            _refuse_escaped((given,))
             tensor._requires_grad = given._requires_grad
             self._given[id(tensor)] = given
         self._arguments[id(tensor)] = len(self._arguments)

@@ -1,0 +1,356 @@
+"""Calls of compiled functions one after another: what each leaves for the next.
+
+A compiled function either does what the eager one does, or raises an error that names the line.
+"""
+
+import threading
+
+import numpy as np
+import pytest
+
+import numtape as nt
+from numtape import optim
+from numtape.tracer.trace import tracing
+
+ONES = np.ones(3)
+
+
+def parameter(*values):
+    return nt.Tensor(np.array(values, np.float64), requires_grad=True)
+
+
+def last_line(function):
+    """How an error names it."""
+    return f"{__file__}:{max(line for *_, line in function.__code__.co_lines() if line)}"
+
+
+# ---- calls one after another --------------------------------------------------------------
+
+
+def test_outputs_fed_back():
+    step = nt.compile(lambda y: y * 2 + 1)
+    y = nt.Tensor(np.zeros(3))
+    for _ in range(5):
+        y = step(y)
+    assert y.tolist() == [31.0, 31.0, 31.0]
+
+
+def test_two_forwards_before_a_backward():
+    weight = parameter(1.0, 2.0, 3.0)
+    loss = nt.compile(lambda x: (x * weight * weight).sum())
+    first, second = loss(ONES), loss(2 * ONES)
+    first.backward()
+    assert weight.grad.tolist() == [2.0, 4.0, 6.0]
+    second.backward()
+    assert weight.grad.tolist() == [6.0, 12.0, 18.0]
+
+
+def test_gradients_accumulate_over_compiled_calls():
+    weight = parameter(1.0, 2.0, 3.0)
+    loss = nt.compile(lambda x: (x * weight).sum())
+    (loss(ONES) + loss(2 * ONES)).backward()
+    loss(4 * ONES).backward()
+    assert weight.grad.tolist() == [7.0, 7.0, 7.0]
+
+
+def test_gradients_accumulate_inside_a_compiled_function():
+    weight = parameter(1.0, 2.0, 3.0)
+
+    @nt.compile
+    def accumulate(x):
+        (x * weight).sum().backward()
+
+    seen = []
+    for factor in (1.0, 2.0, 4.0, 8.0):
+        accumulate(factor * ONES)
+        seen.append(weight.grad.tolist()[0])
+    assert seen == [1.0, 3.0, 7.0, 15.0]
+    weight.grad = None
+    accumulate(ONES)
+    assert weight.grad.tolist() == [1.0, 1.0, 1.0]
+    assert len(accumulate.misses) <= 3  # with and without a gradient before
+
+
+def test_gradient_of_an_argument_accumulates():
+    def accumulate(x):
+        (x * x).sum().backward()
+
+    for run in (accumulate, nt.compile(accumulate)):
+        x = parameter(1.0, 2.0, 3.0)
+        run(x)
+        run(x)
+        assert x.grad.tolist() == [4.0, 8.0, 12.0]
+
+
+def test_compiled_step_reads_the_gradient_of_each_call():
+    weight = parameter(0.0, 0.0, 0.0)
+    optimizer = optim.SGD([weight], lr=1.0)
+    step = nt.compile(lambda: optimizer.step())
+    for factor in (1.0, 2.0, 4.0):
+        optimizer.zero_grad()
+        (weight * factor).sum().backward()
+        step()
+    assert weight.tolist() == [-7.0, -7.0, -7.0]
+    assert len(step.misses) == 1
+
+
+def training_step(weight, optimizer, clear):
+    def step(x):
+        loss = (x * weight).sum()
+        if clear:
+            optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step
+
+
+def test_gradient_that_a_compiled_step_used_up():
+    weight = parameter(1.0, 2.0, 3.0)
+    optimizer = optim.SGD([weight], lr=0.1)
+    nt.compile(training_step(weight, optimizer, clear=True))(ONES)
+    with pytest.raises(RuntimeError, match="used up inside a compiled step"):
+        _ = weight.grad
+    optimizer.zero_grad()
+    assert weight.grad is None
+
+
+def test_accumulating_onto_a_used_up_gradient():
+    weight = parameter(1.0, 2.0, 3.0)
+    optimizer = optim.SGD([weight], lr=0.1)
+    step = nt.compile(training_step(weight, optimizer, clear=False))
+    step(ONES)
+    with pytest.raises(RuntimeError, match="zero_grad"):
+        step(ONES)
+
+
+def test_step_without_zero_grad_adds_to_the_gradient_there_is():
+    ends = []
+    for run in (lambda f: f, nt.compile):
+        weight = parameter(1.0, 2.0, 3.0)
+        weight.grad = nt.Tensor(10 * ONES)
+        run(training_step(weight, optim.SGD([weight], lr=0.1), clear=False))(ONES)
+        ends.append(weight.tolist())
+    assert ends[0] == ends[1]
+
+
+# ---- shapes and dtypes --------------------------------------------------------------------
+
+
+def test_new_shapes_are_traced_and_explained():
+    double = nt.compile(lambda x: x * 2)
+    assert double.explain() == "nothing has been traced yet"
+    double(np.ones((2, 3), np.float32))
+    double(np.ones((5, 3), np.float32))
+    double(np.ones(3, np.float32))
+    double(np.ones((2, 3), np.int64))
+    for _ in range(2):
+        double(np.ones((2, 3), np.float32))
+    first, batch, rank, dtype = double.explain().splitlines()
+    assert "the first call" in first
+    assert "argument 0 is float32[5, 3], it was float32[2, 3]" in batch
+    assert "float32[3]" in rank
+    assert "int64[2, 3]" in dtype
+    assert len(double.tapes) == 4
+
+
+def test_arrays_and_tensors_of_one_type_share_a_tape():
+    double = nt.compile(lambda x: x * 2)
+    double(ONES)
+    double(nt.Tensor(ONES))
+    assert len(double.misses) == 1
+
+
+def test_tapes_are_bounded():
+    double = nt.compile(lambda x: x * 2, max_tapes=2)
+    for n in (1, 2, 3, 1):
+        assert double(np.ones(n)).shape == (n,)
+    assert len(double.tapes) == 2
+    assert len(double.misses) == 4
+
+
+# ---- changes in place ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [np.array, nt.tensor])
+def test_argument_is_updated(make):
+    def advance(x):
+        x.assign(x + 1)
+        return x * 2
+
+    x = make([1.0, 2.0])
+    compiled = nt.compile(advance)
+    assert compiled(x).tolist() == [4.0, 6.0]
+    assert compiled(x).tolist() == [6.0, 8.0]
+    assert x.tolist() == [3.0, 4.0]
+
+
+def test_update_of_an_argument_is_seen_by_backward():
+    x, weight = nt.tensor([1.0, 2.0]), nt.tensor([3.0, 4.0], requires_grad=True)
+    loss = (x * weight).sum()
+    nt.compile(lambda x: x.assign(x * 0))(x)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        loss.backward()
+
+
+def test_old_value_of_an_updated_tensor_is_returned():
+    count = nt.tensor([0.0, 10.0])
+
+    def advance():
+        old = count * 1.0
+        count.assign(count + 1)
+        return old, count
+
+    compiled = nt.compile(advance)
+    for i in range(3):
+        old, new = compiled()
+        assert old.tolist() == [i, 10.0 + i]
+        assert new.tolist() == [i + 1, 11.0 + i]
+
+
+def test_tensors_that_swap():
+    a, b = nt.tensor([1.0, 2.0]), nt.tensor([3.0, 4.0])
+
+    def swap():
+        old = a * 1.0
+        a.assign(b)
+        b.assign(old)
+
+    nt.compile(swap)()
+    assert (a.tolist(), b.tolist()) == ([3.0, 4.0], [1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    "view", [lambda w: w.T, lambda w: w[::-1, ::-1], lambda w: w.reshape(2, 2)]
+)
+def test_tensor_assigned_from_a_view_of_itself(view):
+    weight = nt.tensor([[1.0, 2.0], [3.0, 4.0]])
+    expected = view(weight).numpy().copy()
+    nt.compile(lambda: weight.assign(view(weight)))()
+    assert np.array_equal(weight.numpy(), expected)
+
+
+def test_view_of_a_tensor_that_was_assigned():
+    """Eager, the view sees the new value; a graph cannot, and says so."""
+    weight = nt.tensor([1.0, 2.0])
+
+    def stale():
+        view = weight.reshape(2, 1)
+        weight.assign(weight + 1)
+        return view * 2
+
+    assert stale().tolist() == [[4.0], [6.0]]
+    with pytest.raises(nt.TraceError, match=last_line(stale)):
+        nt.compile(stale)()
+
+
+def test_assigning_to_a_result():
+    with pytest.raises(nt.TraceError, match="name"):
+        nt.compile(lambda x: (x * 2).assign(x))(ONES)
+
+
+# ---- compile in compile -------------------------------------------------------------------
+
+
+def test_compiled_function_inside_another_is_part_of_it():
+    inner = nt.compile(lambda x: x * 2)
+    outer = nt.compile(lambda x: inner(x) + 1)
+    assert outer(ONES).tolist() == [3.0, 3.0, 3.0]
+    assert len(inner.tapes) == 0
+    assert inner(ONES).tolist() == [2.0, 2.0, 2.0]
+
+
+def test_what_an_inner_compiled_function_closes_over_is_watched():
+    factor = 2.0
+    inner = nt.compile(lambda x: x * factor)
+    outer = nt.compile(lambda x: inner(x) + 1)
+    outer(ONES)
+    factor = 3.0
+    assert outer(ONES).tolist() == [4.0, 4.0, 4.0]
+
+
+def test_compiling_while_tracing():
+    def outer(x):
+        return nt.compile(lambda y: y * x)(x + 1)
+
+    assert nt.compile(outer)(2 * ONES).tolist() == [6.0, 6.0, 6.0]
+
+
+def test_gradients_of_compiled_and_compiled_gradients():
+    cube = lambda x: (x * x * x).sum()
+    x = np.array([1.0, 2.0])
+    for function in (nt.compile(nt.grad(cube)), nt.grad(nt.compile(cube))):
+        assert function(x).tolist() == [3.0, 12.0]
+    assert nt.compile(nt.grad(lambda x: nt.grad(cube)(x).sum()))(x).tolist() == [6.0, 12.0]
+
+
+def test_gradient_of_a_compiled_call_is_not_differentiated_again():
+    cube = nt.compile(lambda x: (x * x * x).sum())
+    with pytest.raises(RuntimeError, match=r"compile\(grad\(f\)\)"):
+        nt.grad(lambda x: nt.grad(cube)(x).sum())(np.array([1.0, 2.0]))
+
+
+# ---- errors leave nothing behind ----------------------------------------------------------
+
+
+def test_exception_while_tracing_leaves_no_trace():
+    weight = parameter(1.0, 2.0, 3.0)
+    loss = (weight * weight).sum()
+    broken = True
+
+    def step(x):
+        (x * weight).sum().backward()
+        weight.assign(weight * 0)
+        if broken:
+            raise ValueError("broken on purpose")
+        return x * 2
+
+    compiled = nt.compile(step)
+    with pytest.raises(ValueError, match="on purpose"):
+        compiled(ONES)
+    assert tracing() is None
+    assert weight.grad is None
+    assert weight.tolist() == [1.0, 2.0, 3.0]
+    assert len(compiled.tapes) == 0
+    loss.backward()  # nothing was changed in place
+    assert weight.grad.tolist() == [2.0, 4.0, 6.0]
+    weight.grad = None
+    broken = False
+    assert compiled(ONES).tolist() == [2.0, 2.0, 2.0]
+    assert weight.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_compiling_without_running_changes_nothing():
+    weight = parameter(1.0, 2.0, 3.0)
+    loss = (weight * weight).sum()
+    step = nt.compile(training_step(weight, optim.SGD([weight], lr=0.1), clear=True))
+    step.tape(ONES)
+    assert weight.grad is None
+    loss.backward()
+    assert weight.tolist() == [1.0, 2.0, 3.0]
+
+
+def test_error_at_replay_leaves_the_function_usable():
+    pick = nt.compile(lambda x, i: nt.take(x, i))
+    assert pick(ONES, np.array([0, 2])).tolist() == [1.0, 1.0]
+    with pytest.raises(IndexError, match="index 3"):
+        pick(ONES, np.array([0, 3]))
+    assert pick(2 * ONES, np.array([1, 1])).tolist() == [2.0, 2.0]
+
+
+def test_tracing_on_one_thread_leaves_others_eager():
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slow(x):
+        inside.set()
+        assert go_on.wait(10)
+        return x * 2
+
+    thread = threading.Thread(target=nt.compile(slow), args=(ONES,))
+    thread.start()
+    assert inside.wait(10)
+    assert tracing() is None
+    assert (nt.Tensor(ONES) + 1).tolist() == [2.0, 2.0, 2.0]
+    go_on.set()
+    thread.join(10)

@@ -1,0 +1,362 @@
+"""What goes wrong when a function is traced once and replayed: each trap is a test.
+
+A compiled function either does what the eager one does, or raises an error that names the line.
+"""
+
+import random
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import numtape as nt
+from numtape import nn, optim
+
+ONES = np.ones(3)
+FACTOR = 2.0
+
+
+def parameter(*values):
+    return nt.Tensor(np.array(values, np.float64), requires_grad=True)
+
+
+def lines_of(function):
+    return [line for *_, line in function.__code__.co_lines() if line]
+
+
+def last_line(function):
+    """How an error names it."""
+    return f"{__file__}:{max(lines_of(function))}"
+
+
+# ---- numbers ------------------------------------------------------------------------------
+
+
+def test_float_arguments_are_given_at_each_call():
+    scale = nt.compile(lambda x, factor: x * factor)
+    assert scale(ONES, 2.0).tolist() == [2.0, 2.0, 2.0]
+    assert scale(ONES, 3.0).tolist() == [3.0, 3.0, 3.0]
+    assert len(scale.tapes) == 1
+
+
+def test_float_arguments_take_the_dtype_they_meet():
+    scale = nt.compile(lambda x, factor: x * factor + factor)
+    assert scale(np.ones(2, np.float32), 0.1).dtype == np.float32
+    assert scale(np.ones(2), 0.1).tolist() == [0.1 + 0.1] * 2
+
+
+def test_integer_arguments_are_static():
+    repeat = nt.compile(lambda x, n: nt.concatenate([x] * n))
+    assert [repeat(ONES, n).shape for n in (2, 3, 2)] == [(6,), (9,), (6,)]
+    assert len(repeat.tapes) == 2
+
+
+def test_integers_floats_and_booleans_are_told_apart():
+    add = nt.compile(lambda x, y: x + y)
+    counts = np.arange(3)
+    found = [add(counts, y).dtype for y in (1, 1.0, True)]
+    assert found == [np.int64, np.float32, np.int64]
+
+
+def test_strings_and_none_are_static():
+    choose = nt.compile(lambda x, mode=None: -x if mode == "minus" else x)
+    assert choose(ONES).tolist() == choose(ONES, "plus").tolist() == [1.0, 1.0, 1.0]
+    assert choose(ONES, "minus").tolist() == [-1.0, -1.0, -1.0]
+
+
+# ---- what a function closes over ----------------------------------------------------------
+
+
+def test_global_number_changes(monkeypatch):
+    scale = nt.compile(lambda x: x * FACTOR)
+    assert scale(ONES).tolist() == [2.0, 2.0, 2.0]
+    monkeypatch.setitem(globals(), "FACTOR", 5.0)
+    assert scale(ONES).tolist() == [5.0, 5.0, 5.0]
+    assert "FACTOR changed" in scale.explain()
+
+
+@pytest.mark.parametrize(
+    "old, new", [(2.0, 5.0), (2, 2.5), (np.ones(3), 3 * np.ones(3)), (nt.ones(3), 4 * nt.ones(3))]
+)
+def test_closure_variable_changes(old, new):
+    held = old
+    scale = nt.compile(lambda x: x * held)
+    before = scale(ONES).numpy()
+    held = new
+    after = scale(ONES).numpy()
+    assert np.array_equal(before, ONES * np.asarray(old))
+    assert np.array_equal(after, ONES * np.asarray(new))
+
+
+@pytest.mark.parametrize("make", [list, dict, SimpleNamespace])
+@pytest.mark.parametrize("old, new", [(2.0, 5.0), (nt.ones(3), nt.zeros(3))])
+def test_content_of_a_container_changes(make, old, new):
+    if make is list:
+        held = [old]
+        scale, change = nt.compile(lambda x: x * held[0]), partial(held.__setitem__, 0)
+    elif make is dict:
+        held = {"a": old}
+        scale, change = nt.compile(lambda x: x * held["a"]), partial(held.__setitem__, "a")
+    else:
+        held = SimpleNamespace(a=old)
+        scale, change = nt.compile(lambda x: x * held.a), partial(setattr, held, "a")
+    scale(ONES)
+    change(new)
+    assert np.array_equal(scale(ONES).numpy(), ONES * np.asarray(new))
+
+
+def test_attribute_of_the_object_whose_method_is_compiled():
+    class Scaler:
+        kind = "plus"
+
+        def __init__(self):
+            self.factor, self.calls = 2.0, 0
+
+        def inner(self, x):
+            return x * self.factor if self.kind == "plus" else -x
+
+        def __call__(self, x):
+            return self.inner(x)
+
+    scaler = Scaler()
+    scale = nt.compile(scaler.__call__)
+    scale(ONES)
+    scaler.calls += 1  # not mentioned in the function
+    scale(ONES)
+    assert len(scale.misses) == 1
+    scaler.factor = 7.0
+    assert scale(ONES).tolist() == [7.0, 7.0, 7.0]
+    scaler.kind = "minus"
+    assert scale(ONES).tolist() == [-1.0, -1.0, -1.0]
+
+
+def test_function_called_from_the_function_changes():
+    factor = 2.0
+
+    def scaled(x):
+        return x * factor
+
+    inner = scaled
+
+    def double(x):
+        return inner(x)
+
+    compiled = nt.compile(double)
+    compiled(ONES)
+    factor = 3.0
+    assert compiled(ONES).tolist() == [3.0, 3.0, 3.0]
+    inner = lambda x: x + 10.0
+    assert compiled(ONES).tolist() == [11.0, 11.0, 11.0]
+
+
+def test_log_that_the_function_keeps_is_no_reason_to_trace_again():
+    log = []
+
+    def double(x):
+        log.append("traced")
+        return x * 2
+
+    compiled = nt.compile(double)
+    for _ in range(3):
+        compiled(ONES)
+    assert log == ["traced"]
+
+
+def test_captured_array_is_read_at_each_call():
+    table = np.zeros(3)
+    add = nt.compile(lambda x: x + table)
+    add(ONES)
+    table[1] = 5.0
+    assert add(ONES).tolist() == [1.0, 6.0, 1.0]
+    assert len(add.tapes) == 1
+
+
+def test_captured_tensor_is_read_at_each_call():
+    weight = parameter(1.0, 1.0, 1.0)
+    scale = nt.compile(lambda x: x * weight)
+    scale(ONES)
+    weight.assign(2 * ONES)
+    assert scale(ONES).tolist() == [2.0, 2.0, 2.0]
+    assert len(scale.tapes) == 1
+
+
+def test_loaded_state_and_eager_optimizer_are_seen():
+    model = nn.Linear(3, 2)
+    compiled = nt.compile(model)
+    x = nt.Tensor(np.ones((4, 3), np.float32))
+    optimizer = optim.SGD(model.parameters(), lr=0.5)
+    for _ in range(2):
+        assert np.allclose(compiled(x).numpy(), model(x).numpy(), rtol=1e-6)
+        optimizer.zero_grad()
+        model(x).sum().backward()
+        optimizer.step()
+    model.load_state_dict({n: np.zeros_like(a) for n, a in model.state_dict().items()})
+    assert not compiled(x).numpy().any()
+    assert len(compiled.tapes) == 1
+
+
+def test_train_and_eval_mode():
+    dropout = nn.Dropout(0.5)
+    compiled = nt.compile(dropout)
+    x = np.ones(64, np.float32)
+    assert (compiled(x).numpy() == 0).any()
+    dropout.eval()
+    assert (compiled(x).numpy() == 1).all()
+    dropout.train()
+    assert (compiled(x).numpy() == 0).any()
+    assert "training changed" in compiled.explain()
+
+
+def test_requires_grad_changes():
+    weight = parameter(1.0, 2.0, 3.0)
+    total = nt.compile(lambda x: (x * weight).sum())
+    assert total(ONES).requires_grad
+    weight.requires_grad = False
+    assert not total(ONES).requires_grad
+    weight.requires_grad = True
+    total(ONES).backward()
+    assert weight.grad.tolist() == [1.0, 1.0, 1.0]
+    with nt.no_grad():
+        assert not total(ONES).requires_grad
+
+
+# ---- what has no value while tracing ------------------------------------------------------
+
+
+def branch(x):
+    return x if x.sum() > 0 else -x
+
+
+def loop(x):
+    for _ in range(x.argmax()):
+        x = x * 2
+    return x
+
+
+READS = {
+    "branch": (branch, "where"),
+    "loop": (loop, "take"),
+    "bool": (lambda x: bool(x.sum()), "where"),
+    "float": (lambda x: float(x.sum()), "return it"),
+    "int": (lambda x: int(x.sum()), "return it"),
+    "item": (lambda x: x.sum().item(), "return it"),
+    "tolist": (lambda x: x.tolist(), "return it"),
+    "numpy": (lambda x: x.numpy(), "return it"),
+    "data": (lambda x: x.data, "return it"),
+    "asarray": (lambda x: np.asarray(x), "return it"),
+    "format": (lambda x: f"{x.sum():.2f}", "return it"),
+    "index": (lambda x: [1, 2][x.argmax()], "take"),
+}
+
+
+@pytest.mark.parametrize("function, way_out", READS.values(), ids=READS)
+def test_reading_a_traced_tensor(function, way_out):
+    with pytest.raises(nt.TraceError, match=way_out) as error:
+        nt.compile(function)(ONES)
+    assert any(f"test_traps.py:{line}:" in str(error.value) for line in lines_of(function))
+
+
+OUTSIDE = nt.tensor([1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda: OUTSIDE.data,
+        lambda: OUTSIDE.numpy(),
+        lambda: OUTSIDE.tolist(),
+        lambda: np.asarray(OUTSIDE),
+        lambda: OUTSIDE if OUTSIDE[0] else -OUTSIDE,
+    ],
+)
+def test_reading_a_captured_tensor(function):
+    with pytest.raises(nt.TraceError, match=r"test_traps\.py"):
+        nt.compile(function)()
+
+
+def test_mask_as_index():
+    with pytest.raises(TypeError, match="where"):
+        nt.compile(lambda x: x[x > 0])(ONES)
+
+
+def test_tensor_with_a_history_from_outside():
+    doubled = parameter(1.0, 2.0, 3.0) * 2
+    plain = doubled.detach()
+    with pytest.raises(nt.TraceError, match="argument"):
+        nt.compile(lambda x: x * doubled)(ONES)
+    assert nt.compile(lambda x: x * plain)(ONES).tolist() == [2.0, 4.0, 6.0]
+
+
+def test_tensor_that_escapes_from_a_trace():
+    escaped = []
+
+    def double(x):
+        escaped.append(x * 2)
+        return x
+
+    nt.compile(double)(ONES)
+    for use in (lambda t: t + 1, lambda t: t.numpy(), nt.compile(lambda t: t * 2)):
+        with pytest.raises(nt.TraceError, match=r"return it .*instead of storing"):
+            use(escaped[0])
+    with pytest.raises(nt.TraceError):
+        nt.compile(lambda: escaped[0] + 1)()
+    assert "traced" in repr(escaped[0])
+
+
+# ---- random numbers -----------------------------------------------------------------------
+
+
+def draws_from_numpy(x):
+    y = x * 2
+    return y + np.random.rand()
+
+
+def draws_a_normal(x):
+    return x + np.random.standard_normal()
+
+
+def draws_from_python(x):
+    return x + random.random()
+
+
+def calls_what_draws(x):
+    drawn = draws_from_numpy(x)
+    return drawn + 1
+
+
+@pytest.mark.parametrize(
+    "function, guilty",
+    [
+        (draws_from_numpy, draws_from_numpy),
+        (draws_a_normal, draws_a_normal),
+        (draws_from_python, draws_from_python),
+        (calls_what_draws, draws_from_numpy),
+    ],
+)
+def test_random_numbers_are_not_frozen(function, guilty):
+    before = np.random.get_state(legacy=False), random.getstate()
+    with pytest.raises(nt.TraceError, match="random") as error:
+        nt.compile(function)(ONES)
+    assert last_line(guilty) in str(error.value)
+    after = np.random.get_state(legacy=False), random.getstate()
+    np.testing.assert_equal(after, before)
+
+
+def test_random_numbers_before_the_call_are_fine():
+    scale = nt.compile(lambda x, factor: x * factor)
+    assert scale(ONES, random.random()).numpy()[0] != scale(ONES, random.random()).numpy()[0]
+
+
+@pytest.mark.parametrize("draw", [nn.Dropout(0.5), lambda x: nt.random.default.uniform((8,))])
+def test_eager_and_compiled_draw_the_same_numbers(draw):
+    x = nt.Tensor(np.ones(8, np.float32))
+    nt.random.seed(5)
+    eager = [draw(x).numpy() for _ in range(3)]
+    state = nt.random.default.state.numpy().copy()
+    nt.random.seed(5)
+    compiled = nt.compile(draw)
+    replayed = [compiled(x).numpy() for _ in range(3)]
+    assert np.array_equal(eager, replayed)
+    assert np.array_equal(nt.random.default.state.numpy(), state)
+    assert not np.array_equal(eager[0], eager[1])
