@@ -7,12 +7,9 @@ builder, and rewrites under a pass. `Op.__call__` asks `current()`; nobody inspe
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from numtape.ir.op import Op
 
 
 class Interpreter(Protocol):
@@ -21,8 +18,8 @@ class Interpreter(Protocol):
     def lift(self, value: Any, dtype: np.dtype | None = None) -> Any:
         """A number or array as a value of this interpreter, in `dtype` where one is given."""
 
-    def run(self, op: "Op", inputs: tuple, attrs: Mapping[str, Any]) -> Any:
-        """The result of `op` on values that `lift` returned."""
+    def run(self, op: Any, inputs: tuple, attrs: Mapping[str, Any]) -> Any:
+        """The result of an `Op` on values that `lift` returned."""
 
 
 class _Stack(threading.local):
