@@ -109,6 +109,7 @@ class Recorder:
     def _run(self, op: Op, inputs: tuple[Tensor, ...], attrs: Mapping[str, Any]) -> Tensor:
         tracked = _mode.grad and any(t._requires_grad for t in inputs)
         if tracked and op.expand is not None and not op.differentiable:
+            op.type_of([t.type for t in inputs], attrs)
             return op.expand(*inputs, **attrs)
         payload, type = self.compute(op, inputs, attrs)
         out = Tensor.wrap(payload, type, self.owner)
