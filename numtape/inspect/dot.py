@@ -13,7 +13,7 @@ from numtape.inspect.places import parts
 from numtape.inspect.scene import Scene, build_scene
 from numtape.ir.graph import Graph
 
-READABLE = 400  # nodes: above, "auto" draws modules
+READABLE = 300  # nodes; the forward pass of a small Transformer has as many
 DETAILS = ("auto", "ops", "modules")
 
 
@@ -44,13 +44,13 @@ def to_dot(
     if detail not in DETAILS:
         raise ValueError(f"detail must be one of {', '.join(DETAILS)}, not {detail!r}")
     scene = build_scene(graph, fold, depth, views and detail != "modules", arguments)
-    if detail == "auto" and len(scene.drawn) > READABLE:
-        return to_dot(
-            graph, detail="modules", fold=fold, depth=depth, arguments=arguments, title=title
-        )
+    if detail == "auto":
+        detail = "ops" if len(scene.drawn) <= READABLE else "modules"
+        scene = build_scene(graph, fold, depth, views and detail != "modules", arguments)
     picture = Digraph(graph.name, graph_attr=look.GRAPH, node_attr=look.NODE, edge_attr=look.EDGE)
     (draw_modules if detail == "modules" else draw_operations)(scene, picture)
-    picture.attr(label=look.heading(title or graph.name, _notes(scene, detail), _legend(scene)))
+    notes = _notes(scene, detail)
+    picture.attr(label=look.heading(title or graph.name, notes, _legend(scene)))
     return picture
 
 
@@ -58,7 +58,7 @@ def _notes(scene: Scene, detail: str) -> str:
     graph = scene.graph
     notes = [look.plural(graph.operations, "operation"), look.number_of_bytes(graph.nbytes)]
     if detail == "modules":
-        notes.append("a box for each module")
+        notes.append("a node for each module")
     return " · ".join(notes)
 
 

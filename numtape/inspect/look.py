@@ -110,12 +110,14 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def call(value: Value) -> str:
-    """An op with the numbers among its inputs: `mul(·, 0.5)`, or just `tanh`."""
-    if not any(x.is_constant for x in value.inputs):
-        return value.op.name
-    inputs = (_short(x.attrs["value"]) if x.is_constant else "·" for x in value.inputs)
-    return f"{value.op.name}({', '.join(inputs)})"
+def call(value: Value, inputs: Iterable[Value | None]) -> str:
+    """An op with the inputs that are written out: `mul(·, 0.5)`, or just `tanh` without any."""
+    words = ["·" if x is None else _constant(x) for x in inputs]
+    return f"{value.op.name}({', '.join(words)})" if set(words) - {"·"} else value.op.name
+
+
+def _constant(value: Value) -> str:
+    return _short(value.attrs["value"]) if "value" in value.attrs else value.op.name
 
 
 def attributes(value: Value) -> str:

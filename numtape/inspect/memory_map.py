@@ -11,7 +11,7 @@ from math import ceil, floor, log10
 from typing import Protocol
 
 from numtape.inspect.files import replace_file
-from numtape.inspect.look import FAINT, FONT, INK, PARTS, SOFT, Colour, number_of_bytes
+from numtape.inspect.look import FONT, INK, PARTS, SOFT, Colour, number_of_bytes
 from numtape.inspect.places import parts
 from numtape.ir.graph import Graph, Value, line, numbering
 
@@ -19,6 +19,7 @@ WIDTH, HEIGHT = 960, 480
 LEFT, RIGHT, TOP, BOTTOM = 64, 24, 72, 48  # the margins around the plot
 KIB, MIB = 1 << 10, 1 << 20
 UNKNOWN = Colour("#e5e9ef", "#7d8794")
+GRID = 'stroke="#e1e5ea"'
 
 
 class Slot(Protocol):
@@ -193,5 +194,5 @@ def _text(x: float, y: float, words: str, style: str = "") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(words)}</text>'
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, style: str = f'stroke="{FAINT}"') -> str:
+def _line(x1: float, y1: float, x2: float, y2: float, style: str = GRID) -> str:
     return f'<line x1="{x1:.2f}" y1="{y1:.2f}" x2="{x2:.2f}" y2="{y2:.2f}" {style}/>'

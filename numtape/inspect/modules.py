@@ -14,9 +14,10 @@ from graphviz import Digraph
 from numtape.inspect import look
 from numtape.inspect.folding import Path
 from numtape.inspect.look import ARGUMENT, CAPTURED, OUTPUT, PARTS, SOFT, filled, label, text
-from numtape.inspect.places import FORWARD, REVERSE, UPDATE
+from numtape.inspect.places import FORWARD, REVERSE, UPDATE, inside
 from numtape.inspect.scene import Scene
 from numtape.ir.graph import INPUT, Value
+from numtape.ir.ops.random import STATE
 
 SHOWN = 4  # names of operations in a node
 
@@ -57,7 +58,8 @@ class _Modules:
         self.latest: dict[Path, Piece] = {}
         self.read: dict[Value, list[Value]] = {}
         for x, v in scene.edges():
-            self.read.setdefault(v, []).append(x)
+            if x.dtype != STATE:  # the order of random draws is no flow of data
+                self.read.setdefault(v, []).append(x)
         self.updating = [v for v in scene.part if self._is_update(v)]
         self._cut_forward()
         self._count_reverse()
@@ -96,9 +98,15 @@ class _Modules:
         lines = {v.origin._replace(reverse=True): piece for v, piece in self.of.items()}
         for v in self.scene.drawn:
             if self.scene.part[v] == REVERSE:
-                place = self.scene.place[v]
-                piece = lines.get(v.origin) or self.latest.get(place) or self._new(place)
+                piece = lines.get(v.origin) or self._nearest(self.scene.place[v])
                 piece.reverse.append(v)
+
+    def _nearest(self, place: Path) -> Piece:
+        """The last piece of a module or of what is in it; a new one where there is none."""
+        if place in self.latest:
+            return self.latest[place]
+        found = [p for p in self.pieces if inside(p.place, place)]
+        return found[-1] if found else self._new(place)
 
     def _count_captured(self) -> None:
         for v, sources in self.read.items():
@@ -114,7 +122,8 @@ class _Modules:
         self._arguments(picture)
         self._box(picture, ())
         for (tail, head), values in self._flows().items():
-            picture.edge(tail, head, **_flow_style(values))
+            style = {} if tail.startswith("input") else {"label": _flow(values)}
+            picture.edge(tail, head, **style)
         self._outputs(picture)
         if self.updating:
             self._update(picture)
@@ -148,7 +157,7 @@ class _Modules:
         """The pieces in a box by the box next below it, or by `path` for its own."""
         found: dict[Path, list[Piece]] = {}
         for piece in self.pieces:
-            if piece.place[: len(path)] == path:
+            if inside(piece.place, path):
                 found.setdefault(piece.place[: len(path) + 1], []).append(piece)
         return found
 
@@ -197,10 +206,10 @@ class _Modules:
             picture.edge(differentiated[-1].key, key, **style)
 
 
-def _flow_style(values: Collection[Value]) -> dict[str, str]:
+def _flow(values: Collection[Value]) -> str:
     if len(values) > 1:
-        return {"label": f" {len(values)} values"}
-    return {"label": f" {look.type_text(next(iter(values)).type)}"}
+        return f" {len(values)} values"
+    return f" {look.type_text(next(iter(values)).type)}"
 
 
 def _piece_label(piece: Piece, name: str) -> str:

@@ -23,6 +23,7 @@ from numtape.inspect.look import (
 from numtape.inspect.places import REVERSE, UPDATE
 from numtape.inspect.scene import Scene
 from numtape.ir.graph import INPUT, Value, line
+from numtape.ir.ops.random import STATE
 
 
 def draw_operations(scene: Scene, picture: Digraph) -> None:
@@ -51,8 +52,7 @@ class _Operations:
         for position, v in enumerate(self.scene.graph.outputs):
             self._output(picture, position, v)
         for x, v in self.scene.edges():
-            if not x.is_constant:
-                self._edge(picture, x, v)
+            self._edge(picture, x, v)
 
     def _box(self, picture: Digraph, path: Path) -> None:
         for v in self.members.get(path, ()):
@@ -81,8 +81,10 @@ class _Operations:
     def _input_style(self, v: Value) -> dict[str, str]:
         given = v in self.scene.arguments
         colour = ARGUMENT if given else CAPTURED
+        module = ".".join(self.scene.place[v])
+        name = self.inputs[v].removeprefix(f"{module}.")
         return {
-            "label": label(text(self.inputs[v], bold=given), _types(v, self.scene)),
+            "label": label(text(name, bold=given), _types(v, self.scene)),
             "shape": "box" if given else "cylinder",
             "style": "filled",
             **filled(colour),
@@ -119,6 +121,8 @@ class _Operations:
 
 def _edge_style(x: Value, tail: str, head: str) -> dict[str, str]:
     """What the reverse part and the update read from elsewhere must not pull the layout."""
+    if x.dtype == STATE:  # the order of random draws, no flow of data
+        return {"color": FAINT, "style": "dotted", "constraint": "false"}
     if tail == head == REVERSE:
         return {"color": PARTS[REVERSE].line}
     if tail == head:
@@ -136,7 +140,9 @@ def _types(v: Value, scene: Scene) -> str:
 
 
 def _operation_style(v: Value, scene: Scene) -> dict[str, str]:
-    lines = [text(look.call(v), bold=True)]
+    sources = (scene.source(x) for x in v.inputs)
+    inputs = (x if x in scene.written else None for x in sources)
+    lines = [text(look.call(v, inputs), bold=True)]
     attributes = look.attributes(v)
     if attributes:
         lines.append(text(attributes, 8))

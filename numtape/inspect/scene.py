@@ -22,6 +22,7 @@ class Scene:
     place      the nested boxes around a value, outermost first.
     folding    which boxes stand for others.
     hidden     views that are not drawn: their edges start at what they view.
+    written    values that depend on nothing: they are written into the nodes that read them.
     arguments  the inputs that are arguments; the others are captured.
     """
 
@@ -31,16 +32,17 @@ class Scene:
     place: dict[Value, Path]
     folding: Folding
     hidden: frozenset[Value]
+    written: frozenset[Value]
     arguments: frozenset[Value]
 
     @property
     def drawn(self) -> list[Value]:
         """The values that are drawn, in the order of the program."""
-        stands = self.folding.stands
-        return [v for v in values(self.graph) if v not in stands and v not in self.hidden]
+        left_out = self.folding.stands.keys() | self.hidden | self.written
+        return [v for v in values(self.graph) if v not in left_out]
 
     def source(self, value: Value) -> Value:
-        """The drawn value (or constant) at which edges from `value` start."""
+        """The drawn or written value at which edges from `value` start."""
         while value in self.hidden:
             value = value.inputs[0]
         return self.folding.stands.get(value, value)
@@ -53,7 +55,7 @@ class Scene:
                 continue
             for x in reader.inputs:
                 edge = (self.source(x), self.folding.stands.get(reader, reader))
-                known = edge[0].is_constant or edge in seen
+                known = edge[0] in self.written or edge in seen
                 if not known and not self._links_copies(x, reader):
                     seen.add(edge)
                     yield edge
@@ -85,8 +87,10 @@ def build_scene(
     members = [v for v in values(graph) if place[v]]
     folding = fold_equal(members, place, part, UPDATE) if fold else Folding({}, {}, {})
     results = set(graph.results)
-    hidden = (v for v in graph.nodes if not views and v.op.view is not None and v not in results)
-    return Scene(graph, numbering(graph), part, place, folding, frozenset(hidden), given)
+    inner = [v for v in graph.nodes if v not in results]
+    hidden = frozenset(v for v in inner if not views and v.op.view is not None)
+    written = frozenset(v for v in inner if not v.inputs)
+    return Scene(graph, numbering(graph), part, place, folding, hidden, written, given)
 
 
 def _arguments(graph: Graph, count: int | None) -> frozenset[Value]:
