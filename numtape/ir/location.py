@@ -12,10 +12,9 @@ from types import FrameType
 from typing import NamedTuple
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_PLUMBING = tuple(
-    PACKAGE + part
-    for part in ("ir", "tracer", "passes", "runtime", "compiler.py", "functions.py", "nn", "optim")
-)
+_FILES = ("calls.py", "compiler.py", "functions.py", "tape.py")
+_FOLDERS = ("ir", "tracer", "passes", "runtime", "nn", "optim")
+_PLUMBING = tuple(PACKAGE + part for part in (*_FOLDERS, *_FILES))
 _STANDARD = os.path.dirname(os.__file__) + os.sep
 
 
