@@ -7,42 +7,48 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from numtape.cli import train
+from numtape import __version__
+from numtape.cli import decode, graph, train
 from numtape.inspect.draw import DrawError
 from numtape.training.errors import CheckpointError, DataError, TrainingError
 
+PROGRAM = "numtape"
 FAILED, INTERRUPTED = 2, 130
 ERRORS = (CheckpointError, DataError, DrawError, ImportError, OSError, TrainingError, ValueError)
 
 
 class Parser(argparse.ArgumentParser):
-    """Suggests the option that was meant."""
+    """Answers a mistake with one line, and suggests the option that was meant."""
 
     def error(self, message: str) -> NoReturn:
         known = list(self._option_string_actions)
-        for word in message.split():
-            close = difflib.get_close_matches(word, known, 1) if word[:2] == "--" else []
+        for word in message.replace(":", " ").split():
+            close = difflib.get_close_matches(word, known, 1) if word.startswith("--") else []
             if close and word not in known:
                 message += f"; did you mean {close[0]}?"
-        super().error(message)
+        self.exit(FAILED, f"{PROGRAM}: error: {message} (all options: {self.prog} --help)\n")
 
 
 def make_parser() -> Parser:
-    parser = Parser(prog="numtape", description="Train Transformers as plain NumPy programs.")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser = Parser(prog=PROGRAM, description="Train Transformers as plain NumPy programs.")
+    parser.add_argument("--version", action="version", version=f"numtape {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (train,):
-        command.add(commands)
+    for add in (train.add, decode.add_translate, decode.add_generate, graph.add):
+        command = add(commands)
+        command.set_defaults(parser=command, debug=False)
+        command.add_argument("--debug", action="store_true", help="show tracebacks of errors")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0, or 2 after an error, or 130 after Ctrl-C."""
-    given = make_parser().parse_args(arguments)
+    given, unknown = make_parser().parse_known_args(arguments)
+    if unknown:
+        given.parser.error(f"unknown: {' '.join(unknown)}")
     try:
         return given.run(given)
     except KeyboardInterrupt:
-        print("numtape: interrupted", file=sys.stderr)
+        print(f"{PROGRAM}: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -50,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ERRORS as error:
         if given.debug:
             raise
-        print(f"numtape: error: {error}", file=sys.stderr)
+        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return FAILED
 
 

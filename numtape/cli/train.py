@@ -2,13 +2,12 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from numtape.training import run
-from numtape.training.errors import DataError
-from numtape.training.options import NOT_FOR, PRESETS, Options, flag
+from numtape.training.options import NOT_FOR, PRESETS, Options, changed, flag
 
 INTERRUPTED = 130
 DESCRIPTION = (
@@ -26,6 +25,8 @@ class Setting(NamedTuple):
 
 
 def _setting(name: str, help: str, type: Any = int, **rest: Any) -> Setting:
+    if "choices" not in rest:
+        rest.setdefault("metavar", {int: "N", float: "X", str: "PATH"}[type])
     return Setting(name, help, {"type": type, **rest})
 
 
@@ -71,7 +72,8 @@ GROUPS: dict[str, Sequence[Setting]] = {
 }
 
 
-def add(commands: Any) -> None:
+def add(commands: Any) -> argparse.ArgumentParser:
+    """The parser of the command."""
     parser = commands.add_parser(
         "train",
         help="train a model",
@@ -87,6 +89,7 @@ def add(commands: Any) -> None:
         if title == "model":
             group.add_argument("--pre-norm", action="store_true", help="norms before sublayers")
             group.add_argument("--post-norm", dest="pre_norm", action="store_false", help="after")
+    return parser
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -98,7 +101,6 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--text", metavar="FILE", help="any text, plain or .gz")
     data.add_argument(
         "--valid",
-        dest="validation_files",
         nargs=2,
         metavar=("SRC", "TGT"),
         help="pairs for the validation loss; the last hundredth of --pairs unless given",
@@ -125,24 +127,20 @@ def _shown(value: Any) -> str:
 
 def train(given: argparse.Namespace) -> int:
     """Start a run or go on with one."""
-    changed = _changed(given)
+    settings = _settings(given)
     if "resume" in given:
-        return 0 if run.resume(given.resume, changed) else INTERRUPTED
-    preset = PRESETS[changed.setdefault("task", "dates")]
-    return 0 if run.start(replace(preset, **changed)) else INTERRUPTED
+        return 0 if run.resume(given.resume, settings) else INTERRUPTED
+    preset = PRESETS[settings.get("task", "dates")]
+    return 0 if run.start(changed(preset, settings)) else INTERRUPTED
 
 
-def _changed(given: argparse.Namespace) -> dict[str, Any]:
+def _settings(given: argparse.Namespace) -> dict[str, Any]:
     """The fields of `Options` that the command line gives."""
+    values = vars(given)
     known = {f.name for f in fields(Options)}
-    changed = {k: v for k, v in vars(given).items() if k in known}
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
     if "pairs" in given:
-        changed.update(task="pairs", files=given.pairs)
+        settings |= {"task": "pairs", "files": tuple(given.pairs)}
     if "text" in given:
-        changed.update(task="text", files=[given.text])
-    if "resume" not in given:
-        for name in changed.keys() & NOT_FOR[changed.get("task", "dates")]:
-            raise DataError(
-                f"{flag(name)} does not apply to the task {changed.get('task', 'dates')}"
-            )
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in changed.items()}
+        settings |= {"task": "text", "files": (given.text,)}
+    return settings

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from tqdm import tqdm
 
 from numtape.lazy import lazy
 from numtape.training.errors import DataError
@@ -30,7 +31,9 @@ def translate(
     longest = model.config.max_length
     sources = [tokenizers[0].encode(text)[: longest - 1] for text in texts]
     written = [""] * len(texts)
-    for members in _groups([len(ids) for ids in sources]):
+    groups = list(_groups([len(ids) for ids in sources]))
+    # Seen on a terminal only, and only if it takes a while.
+    for members in tqdm(groups, "translating", leave=False, delay=2.0, disable=None):
         batch = _padded([sources[i] for i in members], longest)
         limit = min(longest, 2 * batch.shape[1])
         if beam == 1:

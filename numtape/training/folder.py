@@ -4,14 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from numtape import __version__
 from numtape.training import checkpoint
 from numtape.training.errors import CheckpointError, DataError
-from numtape.training.options import Options, resumed
+from numtape.training.options import MODEL, Options, changed
 from numtape.training.tasks import Model, Say, Tokenizer, build_model, build_task
 from numtape.training.tokens import tokenizer_from_dict
 from numtape.training.trainer import Trainer, section
 
-VERSION = "0.1.0"
 FOLDERS = Path("runs")
 
 
@@ -38,8 +38,8 @@ def new_folder(options: Options) -> Path:
 def save_run(folder: Path, trainer: Trainer) -> None:
     """Replace the checkpoint; raises CheckpointError, and then the one before is intact."""
     meta = {
-        "numtape": VERSION,
-        "options": trainer.options.to_dict(),
+        "numtape": __version__,
+        "options": _absolute(trainer.options).to_dict(),
         "config": trainer.task.model.config.to_dict(),
         "tokenizers": [t.to_dict() for t in trainer.task.tokenizers],
         "step": trainer.steps,
@@ -50,11 +50,12 @@ def save_run(folder: Path, trainer: Trainer) -> None:
 def resume_run(folder: Path, given: dict[str, Any], say: Say) -> Trainer:
     """The run in a folder, with some options changed, as it was when it was saved.
 
-    Raises CheckpointError and DataError as `checkpoint.load`, `resumed` and `build_task` do.
+    Raises CheckpointError, ValueError and DataError as `checkpoint.load`, `changed` and
+    `build_task` do.
     """
     arrays, meta = checkpoint.load(folder)
     stored, steps = _options(folder, meta), _part(folder, meta, "step", int)
-    options = replace(resumed(stored, given), out=str(folder))
+    options = replace(changed(stored, given, frozen=MODEL), out=str(folder))
     if steps >= options.steps:
         raise DataError(
             f"the run in {folder} is at step {steps} of {options.steps}; give more --steps"
@@ -84,11 +85,20 @@ def load_model(folder: Path) -> tuple[Model, tuple[Tokenizer, ...], Options]:
     return model.eval(), tokenizers, options
 
 
+def _absolute(options: Options) -> Options:
+    """The options with paths that hold wherever the run goes on."""
+    return replace(
+        options,
+        files=tuple(str(Path(f).absolute()) for f in options.files),
+        valid=tuple(str(Path(f).absolute()) for f in options.valid),
+    )
+
+
 def _options(folder: Path, meta: dict[str, Any]) -> Options:
     stored = _part(folder, meta, "options", dict)
     try:
         return Options.from_dict(stored)
-    except (DataError, TypeError) as error:
+    except (TypeError, ValueError) as error:
         raise CheckpointError(f"{folder} was not written by numtape train: {error}") from error
 
 

@@ -4,28 +4,28 @@ The command line replaces fields of a preset, and a checkpoint stores the whole 
 dictionary, from which a run goes on.
 """
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
-
-from numtape.training.errors import DataError
 
 
 @dataclass(frozen=True)
 class Options:
     """The settings of a run; `NOT_FOR` names those that a task has no use for.
 
-    task, files, validation_files   "dates", "pairs" or "text", and what is read.
-    d_ff                            None stands for 4 * d_model.
-    vocab                           tokens of the byte-pair vocabulary; 0 takes characters.
-    batch, batch_tokens             rows of a batch of text; positions in a batch of pairs.
-    lr, min_lr                      the highest learning rate, and where a cosine ends.
-    average                         the last part of the training whose parameters are averaged.
-    out                             the folder of the run; None takes a new one below `runs`.
+    task, files, valid   "dates", "pairs" or "text", and what is read.
+    d_ff                 None stands for 4 * d_model.
+    vocab                tokens of the byte-pair vocabulary; 0 takes characters.
+    batch, batch_tokens  rows of a batch of text; positions in a batch of pairs.
+    lr, min_lr           the highest learning rate, and where a cosine ends.
+    average              the last part of the steps, whose parameters are averaged for use.
+    threads              of BLAS; None takes as many as it finds.
+    out                  the folder of the run; None takes a new one below `runs`.
     """
 
     task: str
     files: tuple[str, ...] = ()
-    validation_files: tuple[str, ...] = ()
+    valid: tuple[str, ...] = ()
     d_model: int = 64
     heads: int = 4
     layers: int = 2
@@ -40,9 +40,9 @@ class Options:
     vocab: int = 0
     dtype: str = "float32"
     batch: int = 12
-    batch_tokens: int = 2816
-    shapes: int = 1
-    steps: int = 1500
+    batch_tokens: int = 2048
+    shapes: int = 3
+    steps: int = 1250
     lr: float = 2e-3
     min_lr: float = 0.0
     warmup: int = 100
@@ -55,19 +55,20 @@ class Options:
     seed: int = 0
     eval_every: int = 250
     save_every: int = 500
-    threads: int | None = None
+    # Small products gain nothing from a second thread, and lose much on a busy machine.
+    threads: int | None = 1
     out: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "warmup", "eval_every", "save_every", "batch", "context"):
             if getattr(self, name) < 1:
-                raise DataError(f"{flag(name)} is at least 1, not {getattr(self, name)}")
+                raise ValueError(f"{flag(name)} is at least 1, not {getattr(self, name)}")
         for name in ("lr", "min_lr", "clip", "weight_decay"):
             if not 0.0 <= getattr(self, name) < float("inf"):
-                raise DataError(f"{flag(name)} is not below 0, not {getattr(self, name)}")
+                raise ValueError(f"{flag(name)} is not below 0, not {getattr(self, name)}")
         for name in ("dropout", "label_smoothing", "average"):
             if not 0.0 <= getattr(self, name) < 1.0:
-                raise DataError(f"{flag(name)} lies in [0, 1), not at {getattr(self, name)}")
+                raise ValueError(f"{flag(name)} lies in [0, 1), not at {getattr(self, name)}")
 
     def to_dict(self) -> dict[str, Any]:
         """Field names and plain values; `from_dict` takes it back."""
@@ -75,10 +76,10 @@ class Options:
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> "Options":
-        """The options that `to_dict` stored; raises DataError for anything else."""
+        """The options that `to_dict` stored; raises ValueError for anything else."""
         unknown = sorted(stored.keys() - {f.name for f in fields(cls)})
         if unknown or "task" not in stored:
-            raise DataError(f"these are not the options of a run: unknown {unknown}")
+            raise ValueError(f"these are not the options of a run: unknown {unknown}")
         plain: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()
         }
@@ -112,6 +113,7 @@ PRESETS = {
         label_smoothing=0.1,
         average=0.2,
         eval_every=500,
+        threads=None,
     ),
     "text": Options(
         "text",
@@ -127,28 +129,29 @@ PRESETS = {
 }
 
 NOT_FOR = {
-    "dates": {"context", "batch", "vocab", "validation_files"},
+    "dates": {"context", "batch", "vocab", "valid"},
     "pairs": {"context", "batch"},
-    "text": {
-        *("max_length", "batch_tokens", "shapes", "pre_norm", "tie_embeddings"),
-        "validation_files",
-    },
+    "text": {"max_length", "batch_tokens", "shapes", "pre_norm", "tie_embeddings", "valid"},
 }
 
 MODEL = (
-    *("d_model", "heads", "layers", "d_ff", "dropout", "pre_norm", "tie_embeddings"),
+    *("task", "d_model", "heads", "layers", "d_ff", "dropout", "pre_norm", "tie_embeddings"),
     *("activation", "experts", "context", "max_length", "vocab", "dtype"),
 )
 
 
-def resumed(stored: Options, given: dict[str, Any]) -> Options:
-    """The options of a stored run with some changed; DataError where that means another model."""
+def changed(options: Options, given: dict[str, Any], frozen: Collection[str] = ()) -> Options:
+    """The options with the given ones instead of theirs.
+
+    Raises ValueError for one that the task has no use for, or that is frozen and would change.
+    """
     for name, value in given.items():
-        before = getattr(stored, name)
-        if name in (*MODEL, "task") and value != before:
-            shown = flag(name) if name in MODEL else f"a run on {value}"
-            raise DataError(
-                f"{shown} would change the model: the run has {before!r}, not {value!r}; leave it "
-                "out to go on with the run, or start a new one without --resume"
+        before = getattr(options, name)
+        if name in NOT_FOR[options.task]:
+            raise ValueError(f"{flag(name)} does not apply to the task {options.task!r}")
+        if name in frozen and value != before:
+            raise ValueError(
+                f"{flag(name)} {value} would change the model, which was begun with {before}; "
+                "leave it out to go on with this run, or start a new one without --resume"
             )
-    return replace(stored, **given)
+    return replace(options, **given)

@@ -1,6 +1,6 @@
 """What a person sees while a model trains: a bar on stderr, and lines above it.
 
-Where stderr is no terminal the bar becomes a line now and then, so that logs stay readable.
+Where stderr is no terminal a line now and then takes the bar's place, so that logs stay readable.
 """
 
 import sys
@@ -10,8 +10,7 @@ from typing import Self
 
 from tqdm import tqdm
 
-BAR = "{n_fmt}/{total_fmt} |{bar}| {desc}{remaining} left"
-LINE = "{n_fmt}/{total_fmt}  {desc}{remaining} left"
+BAR = "{n_fmt}/{total_fmt} |{bar}| {desc}, {remaining} left"
 LOG_SECONDS = 10.0
 SMOOTHING = 0.95
 
@@ -20,32 +19,31 @@ class Progress:
     """The steps, loss, tokens a second and time left of a run; a context manager."""
 
     def __init__(self, done: int, total: int) -> None:
-        live = sys.stderr.isatty()
+        self.done, self.total = done, total
+        self.loss = 0.0
+        self.steps = self.tokens = 0
+        self.started = self.logged = time.perf_counter()
+        self.ended: float | None = None
+        self.live = sys.stderr.isatty()
         self.bar = tqdm(
             total=total,
             initial=done,
+            bar_format=BAR,
+            dynamic_ncols=True,
             file=sys.stderr,
-            bar_format=BAR if live else LINE,
-            mininterval=0.1 if live else LOG_SECONDS,
-            dynamic_ncols=live,
-            leave=live,
+            disable=not self.live,
         )
-        self.live = live
-        self.loss = 0.0
-        self.started = self.last = time.perf_counter()
-        self.steps = self.tokens = 0
 
     def step(self, loss: float, tokens: int) -> None:
         """One more step: the shown loss is a running mean."""
         self.loss = SMOOTHING * self.loss + (1 - SMOOTHING) * loss if self.steps else loss
         self.steps += 1
         self.tokens += tokens
-        rate = self.tokens / self.seconds
-        self.bar.set_description_str(
-            f"loss {self.loss:.4f}, {rate:,.0f} tokens/s, ", refresh=False
-        )
-        if self.bar.update() and not self.live:
-            sys.stderr.write("\n")
+        if self.live:
+            self.bar.set_description_str(self._summary(), refresh=False)
+            self.bar.update()
+        elif time.perf_counter() - self.logged > LOG_SECONDS:
+            self._log()
 
     def say(self, text: str) -> None:
         """A line above the bar, on stdout."""
@@ -54,7 +52,25 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        return time.perf_counter() - self.started
+        """Since it began, or until it was over."""
+        return (self.ended or time.perf_counter()) - self.started
+
+    @property
+    def step_rate(self) -> float:
+        return self.steps / self.seconds
+
+    @property
+    def token_rate(self) -> float:
+        return self.tokens / self.seconds
+
+    def _summary(self) -> str:
+        return f"loss {self.loss:.4f}, {self.token_rate:,.0f} tokens/s"
+
+    def _log(self) -> None:
+        self.logged = time.perf_counter()
+        now = self.done + self.steps
+        left = tqdm.format_interval((self.total - now) / self.step_rate)
+        print(f"{now}/{self.total}  {self._summary()}, {left} left", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Self:
         return self
@@ -65,5 +81,5 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.last = time.perf_counter()
+        self.ended = time.perf_counter()
         self.bar.close()

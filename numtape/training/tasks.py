@@ -21,6 +21,7 @@ from numtape.transformer import GPT, GPTConfig, Transformer, TransformerConfig
 
 TRAINING_DATES, HELD_OUT_DATES = 50_000, 1_000
 HELD_OUT_PAIRS = 2_000
+VALIDATION_BATCHES = 40  # of text
 
 Model = Transformer | GPT
 Tokenizer = CharTokenizer | BPETokenizer
@@ -72,6 +73,23 @@ def build_model(task: str, config: dict[str, Any], dtype: str) -> Model:
         raise DataError(f"no model can be built from these settings: {error}") from error
 
 
+def make_loss(model: Model, label_smoothing: float = 0.0) -> Callable[..., Any]:
+    """The mean cross-entropy of a batch, as `TextData` or `PairData` gives it, in nats a token."""
+    if isinstance(model, GPT):
+        criterion = CrossEntropyLoss(label_smoothing=label_smoothing)
+
+        def text_loss(inputs: Any, targets: Any) -> Any:
+            return criterion(model(inputs), targets)
+
+        return text_loss
+    criterion = CrossEntropyLoss(ignore_index=PAD, label_smoothing=label_smoothing)
+
+    def translation_loss(source: Any, target: Any) -> Any:
+        return criterion(model(source, target[:, :-1]), target[:, 1:])
+
+    return translation_loss
+
+
 # ---- dates and pairs ----------------------------------------------------------------------
 
 
@@ -87,9 +105,9 @@ def _sides(pairs: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
 
 def _pairs(options: Options, say: Say, stored: tuple[Tokenizer, ...]) -> Task:
     sides = read_parallel(options.files[0], options.files[1])
-    if options.validation_files:
+    if options.valid:
         train = sides
-        held_out = read_parallel(options.validation_files[0], options.validation_files[1])
+        held_out = read_parallel(options.valid[0], options.valid[1])
     else:
         train, held_out = _split(*sides)
     tokenizers = stored or _vocabularies(options, say, train)
@@ -136,17 +154,12 @@ def _translation(
 
     training, validation = data(train), data(held)
     model = build_model(options.task, _transformer_config(options, tokenizers), options.dtype)
-    criterion = CrossEntropyLoss(ignore_index=PAD, label_smoothing=options.label_smoothing)
-
-    def loss(source: Any, target: Any) -> Any:
-        return criterion(model(source, target[:, :-1]), target[:, 1:])
-
     return Task(
         model,
         tokenizers,
         training.batch,
         validation.validation_batches(),
-        loss,
+        make_loss(model, options.label_smoothing),
         held,
         str(training),
     )
@@ -185,16 +198,12 @@ def _text(options: Options, say: Say, stored: tuple[Tokenizer, ...]) -> Task:
     data = TextData(tokenizers[0].encode(text), options.context, options.batch, options.seed)
     config = {"vocab": tokenizers[0].vocab_size, "context": options.context, **_block(options)}
     model = build_model("text", {**config, "layers": options.layers}, options.dtype)
-    criterion = CrossEntropyLoss(label_smoothing=options.label_smoothing)
-
-    def loss(inputs: Any, targets: Any) -> Any:
-        return criterion(model(inputs), targets)
-
     summary = (
         f"{len(text):,} characters, {tokenizers[0].vocab_size:,} different tokens, "
         f"{len(data.train):,} to train on and {len(data.validation):,} held out"
     )
-    validation = data.validation_batches(most=100)
+    validation = data.validation_batches(most=VALIDATION_BATCHES)
+    loss = make_loss(model, options.label_smoothing)
     return Task(model, tokenizers, data.batch, validation, loss, ([], []), summary)
 
 

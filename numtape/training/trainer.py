@@ -32,7 +32,7 @@ class Trainer:
         self.optimizer = make_optimizer(task.model, options)
         self.average = Average(task.model, round(options.steps * (1 - options.average)))
         self.step = compile_step(task, self.optimizer, options)
-        self.judge = compile(task.loss, threads=options.threads)
+        self.judge = compile(task.loss)
 
     def advance(self) -> int:
         """One step on the batch that is due; the number of its tokens.
@@ -53,13 +53,14 @@ class Trainer:
 
     def validate(self) -> float:
         """The mean loss on the validation batches, noted with the step."""
+        batches = self.task.validation
         self.task.model.eval()
         try:
             with no_grad():
-                losses = [float(self.judge(*batch).numpy()) for batch in self.task.validation]
+                losses = [float(self.judge(*batch).numpy()) for batch in batches]
         finally:
             self.task.model.train()
-        mean = float(np.mean(losses))
+        mean = float(np.average(losses, weights=[self.task.tokens(batch) for batch in batches]))
         self.validation.append((self.steps, mean))
         return mean
 
@@ -142,7 +143,7 @@ def compile_step(task: Task, optimizer: Optimizer, options: Options) -> Compiled
         optimizer.step()
         return loss
 
-    return compile(training_step, threads=options.threads)
+    return compile(training_step)
 
 
 def make_optimizer(model: Model, options: Options) -> Optimizer:
