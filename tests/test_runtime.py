@@ -75,9 +75,19 @@ class Timeline:
                 if other is root or not overlap or self.written[other] >= time:
                     continue
                 last = max(self.read.get(other, [-9]))
-                in_place = root.op.inplace and start == low and root.nbytes == other.nbytes
-                if last > time or (last == time and not in_place):
+                aligned = start == low and root.nbytes == other.nbytes
+                if last > time or (last == time and not (aligned and self._in_place(root, other))):
                     yield root, other
+
+    def _in_place(self, node, other):
+        """Whether the op may write over what it reads of the other, entry over entry."""
+        places, allowed = self.plan.places, node.op.inplace
+        anywhere = node.op.broadcasts and len(allowed) > 1
+        return all(
+            (position in allowed or anywhere) and v.shape == node.shape and places[v].contiguous
+            for position, v in enumerate(node.inputs)
+            if places[v].root is other
+        )
 
 
 def plan_of(function, arguments, exact=False):
