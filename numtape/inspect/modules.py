@@ -47,6 +47,7 @@ class Piece:
 
 def draw_modules(scene: Scene, picture: Digraph) -> None:
     """Add the modules of a scene, their boxes and the edges between them to a picture."""
+    picture.attr(newrank="true")  # rows across boxes, as a residual encloses what it adds to
     _Modules(scene).draw(picture)
 
 
@@ -174,14 +175,12 @@ class _Modules:
         return found
 
     def _outputs(self, picture: Digraph) -> None:
-        graph = self.scene.graph
-        for i, v in enumerate(graph.outputs):
-            source = self.scene.source(v)
-            if source in self.of or source in self.scene.arguments:
-                name = "output" if len(graph.outputs) == 1 else f"output {i}"
-                picture.node(f"output{i}", name, fontcolor="white", **filled(OUTPUT))
-                picture.edge(self._key(source), f"output{i}")
-        gradients = [v for v in graph.outputs if self.scene.part[v] == REVERSE]
+        for v, name in self.scene.outputs().items():
+            if v in self.of or v in self.scene.arguments:
+                key = f"output{self.scene.names[v]}"
+                picture.node(key, name, fontcolor="white", **filled(OUTPUT))
+                picture.edge(self._key(v), key)
+        gradients = [v for v in self.scene.graph.outputs if self.scene.part[v] == REVERSE]
         if gradients:
             words = text(look.plural(len(gradients), "gradient"), bold=True)
             picture.node("gradients", label(words), **filled(PARTS[REVERSE]))

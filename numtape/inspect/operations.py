@@ -49,8 +49,8 @@ class _Operations:
 
     def draw(self, picture: Digraph) -> None:
         self._box(picture, ())
-        for position, v in enumerate(self.scene.graph.outputs):
-            self._output(picture, position, v)
+        for v, name in self.scene.outputs().items():
+            self._output(picture, v, name)
         for x, v in self.scene.edges():
             self._edge(picture, x, v)
 
@@ -90,15 +90,12 @@ class _Operations:
             **filled(colour),
         }
 
-    def _output(self, picture: Digraph, position: int, v: Value) -> None:
-        name = "output" if len(self.scene.graph.outputs) == 1 else f"output {position}"
-        style = {"fontcolor": "white", **filled(OUTPUT)}
-        picture.node(f"output{position}", name, **style)
+    def _output(self, picture: Digraph, v: Value, name: str) -> None:
+        key = f"output{self.ids[v]}"
+        picture.node(key, name, fontcolor="white", **filled(OUTPUT))
         if not v.is_constant:
-            reverse = self.scene.part[v] == REVERSE
-            self._link(
-                picture, self.ids[self.scene.source(v)], f"output{position}", upward=reverse
-            )
+            upward = self.scene.part[v] == REVERSE
+            self._link(picture, self.ids[v], key, upward)
 
     def _update(self, picture: Digraph, name: str, new: Value) -> None:
         key = f"{self.ids[new]}_{name}"

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import takewhile
 
 from numtape.inspect.folding import Path, numbered
-from numtape.ir.graph import Graph, Value, users
+from numtape.ir.graph import Graph, Value, ancestors, users
 from numtape.ir.ops.elementwise import add
 
 FORWARD, REVERSE, UPDATE = "forward", "reverse", "update"
@@ -28,10 +28,11 @@ def parts(graph: Graph) -> dict[Value, str]:
     computes, as a random generator's next state.
     """
     found = _parts_by_use(graph)
-    modules = {_box(v) for v in graph.nodes if found[v] != UPDATE} - {""}
+    live = ancestors(graph.results)
+    modules = {_box(v) for v in graph.nodes if v in live and found[v] != UPDATE}
     for v in graph.nodes:
-        if found[v] == UPDATE and _box(v) in modules:
-            found[v] = FORWARD
+        if found[v] != REVERSE and _box(v):
+            found[v] = FORWARD if _box(v) in modules else UPDATE
     return found
 
 

@@ -66,6 +66,18 @@ class Scene:
         shown = ((old, new) for old, new in self.graph.updates if not self._is_folded_update(new))
         return [(names[old], new) for old, new in shown]
 
+    def outputs(self) -> dict[Value, str]:
+        """What is returned, by the value that is drawn, and how to name it: `outputs 1, 7`."""
+        positions: dict[Value, list[str]] = {}
+        for i, v in enumerate(self.graph.outputs):
+            positions.setdefault(self.source(v), []).append(str(i))
+        if len(self.graph.outputs) == 1:
+            return dict.fromkeys(positions, "output")
+        return {
+            v: f"output{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}"
+            for v, numbers in positions.items()
+        }
+
     def _links_copies(self, x: Value, reader: Value) -> bool:
         return self.folding.are_copies(self.place[x], self.place[reader])
 
