@@ -8,6 +8,11 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+COUNTS = (
+    *("d_model", "heads", "layers", "context", "max_length", "batch", "batch_tokens", "shapes"),
+    *("steps", "warmup", "eval_every", "save_every"),
+)
+
 
 @dataclass(frozen=True)
 class Options:
@@ -60,9 +65,11 @@ class Options:
     out: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "warmup", "eval_every", "save_every", "batch", "context"):
+        for name in COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{flag(name)} is at least 1, not {getattr(self, name)}")
+        if self.d_model % self.heads:
+            raise ValueError(f"--heads {self.heads} does not divide --d-model {self.d_model}")
         for name in ("lr", "min_lr", "clip", "weight_decay"):
             if not 0.0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{flag(name)} is not below 0, not {getattr(self, name)}")

@@ -94,6 +94,7 @@ def make_loss(model: Model, label_smoothing: float = 0.0) -> Callable[..., Any]:
 
 
 def _dates(options: Options, say: Say, stored: tuple[Tokenizer, ...]) -> Task:
+    say(f"Making {TRAINING_DATES:,} dates ...")
     train, held_out = date_pairs(TRAINING_DATES, HELD_OUT_DATES, options.seed)
     characters = (CharTokenizer(SOURCE_CHARACTERS), CharTokenizer(TARGET_CHARACTERS))
     return _translation(options, stored or characters, _sides(train), _sides(held_out))
@@ -104,6 +105,7 @@ def _sides(pairs: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
 
 
 def _pairs(options: Options, say: Say, stored: tuple[Tokenizer, ...]) -> Task:
+    say(f"Reading {' and '.join(options.files)} ...")
     sides = read_parallel(options.files[0], options.files[1])
     if options.valid:
         train = sides
@@ -111,7 +113,7 @@ def _pairs(options: Options, say: Say, stored: tuple[Tokenizer, ...]) -> Task:
     else:
         train, held_out = _split(*sides)
     tokenizers = stored or _vocabularies(options, say, train)
-    say(f"Encoding {len(train[0]):,} pairs")
+    say(f"Encoding {len(train[0]):,} pairs ...")
     return _translation(options, tokenizers, train, held_out)
 
 
@@ -131,7 +133,7 @@ def _vocabularies(
     groups = [[*sides[0], *sides[1]]] if together else list(sides)
     if not options.vocab:
         return tuple(CharTokenizer("".join(group)) for group in groups)
-    say(f"Learning a vocabulary of {options.vocab:,} tokens")
+    say(f"Learning a vocabulary of {options.vocab:,} tokens ...")
     return tuple(BPETokenizer.train(group, options.vocab) for group in groups)
 
 
@@ -193,6 +195,7 @@ def _block(options: Options) -> dict[str, Any]:
 
 
 def _text(options: Options, say: Say, stored: tuple[Tokenizer, ...]) -> Task:
+    say(f"Reading {options.files[0]} ...")
     text = read_text(options.files[0])
     tokenizers = stored or (_text_tokenizer(options, say, text),)
     data = TextData(tokenizers[0].encode(text), options.context, options.batch, options.seed)
@@ -210,5 +213,5 @@ def _text(options: Options, say: Say, stored: tuple[Tokenizer, ...]) -> Task:
 def _text_tokenizer(options: Options, say: Say, text: str) -> Tokenizer:
     if not options.vocab:
         return CharTokenizer(text, specials=False)
-    say(f"Learning a vocabulary of {options.vocab:,} tokens")
+    say(f"Learning a vocabulary of {options.vocab:,} tokens ...")
     return BPETokenizer.train(text.splitlines(keepends=True), options.vocab)
