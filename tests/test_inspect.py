@@ -96,6 +96,18 @@ def test_the_parts_of_a_step_are_told_apart():
     assert all((part[v] == REVERSE) == v.origin.reverse for v in graph.nodes)
 
 
+def test_unused_values_do_not_hide_the_update():
+    builder = Builder()
+    with active(builder):
+        state = builder.input(Type(FLOAT, (2,)), "optimizer.state")
+        with builder.scope.inside("optimizer"):
+            new = state + 1.0
+            unused = nt.exp(new)
+        graph = builder.finish("step", [], [(state, new)])
+    part = build_scene(graph).part
+    assert [part[v] for v in (state, new, unused)] == [UPDATE] * 3
+
+
 def test_module_paths_become_nested_boxes():
     assert split("encoder.layers.0.attention") == ("encoder", "layers.0", "attention")
     assert split("0.1.weight") == ("0.1", "weight")
@@ -135,6 +147,19 @@ def test_inputs_outputs_and_updates_have_shapes_of_their_own():
     assert "captured0 ←" in text
     assert "<b>arg0</b>" in text or "<b>x</b>" in text
     assert "outputv" in text
+
+
+def test_equal_outputs_of_folded_layers_are_named_together():
+    builder = Builder()
+    with active(builder):
+        x = builder.input(Type(FLOAT, (2,)), "x")
+        outputs = []
+        for i in range(3):
+            with builder.scope.inside(f"layers.{i}"):
+                outputs.append(nt.exp(x))
+        graph = builder.finish("three", outputs)
+    assert '"outputs 0, 1, 2"' in to_dot(graph).source
+    assert '"output 1"' in to_dot(graph, fold=False).source
 
 
 def test_arguments_can_be_counted_instead_of_told_by_name():

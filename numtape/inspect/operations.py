@@ -28,6 +28,8 @@ from numtape.ir.ops.random import STATE
 
 def draw_operations(scene: Scene, picture: Digraph) -> None:
     """Add the nodes, boxes and edges of a scene to a picture."""
+    if REVERSE not in scene.part.values():  # which aligns boxes better, but knots two streams
+        picture.attr(newrank="true")
     _Operations(scene).draw(picture)
 
 

@@ -27,8 +27,8 @@ def parts(graph: Graph) -> dict[Value, str]:
     To the update belongs what only new values of inputs need, and no module with other work
     computes, as a random generator's next state.
     """
-    found = _parts_by_use(graph)
     live = ancestors(graph.results)
+    found = _parts_by_use(graph, live)
     modules = {_box(v) for v in graph.nodes if v in live and found[v] != UPDATE}
     for v in graph.nodes:
         if found[v] != REVERSE and _box(v):
@@ -40,8 +40,8 @@ def _box(v: Value) -> str:
     return v.origin.module.partition(".")[0]
 
 
-def _parts_by_use(graph: Graph) -> dict[Value, str]:
-    readers = users(graph)
+def _parts_by_use(graph: Graph, live: set[Value]) -> dict[Value, str]:
+    readers = {v: [u for u in found if u in live] for v, found in users(graph).items()}
     outputs, assigned = set(graph.outputs), {new for _, new in graph.updates}
     found: dict[Value, str] = {}
     for v in reversed((*graph.inputs, *graph.nodes)):
@@ -77,7 +77,9 @@ def places(
     found = {v: split(v.origin.module)[:depth] for v in graph.nodes}
     for v in graph.nodes:
         if _is_sum_of_gradients(v, part):
-            found[v] = _common(found[x] for x in v.inputs)
+            met, layer = _common(found[x] for x in v.inputs), _layer(found[v])
+            if inside(met, layer) or not any(inside(found[u], layer) for u in readers[v]):
+                found[v] = met
     found |= _update_groups(graph, part)
     for v in graph.inputs:
         near = [u for u in readers[v] if part[u] == part[v]] or readers[v]
@@ -86,7 +88,7 @@ def places(
 
 
 def _is_sum_of_gradients(v: Value, part: Mapping[Value, str]) -> bool:
-    """Such sums are recorded under whichever module comes last: they belong to all of them."""
+    """Such sums are recorded under whichever module comes last, and may belong to several."""
     return v.op is add and all(part[x] == REVERSE for x in (v, *v.inputs))
 
 
