@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from numtape.calls import Lease, differentiable
-from numtape.inspect.draw import draw
 from numtape.inspect.report import PassReport
 from numtape.ir.graph import Graph
 from numtape.ir.interpreter import active
 from numtape.ir.types import Type
+from numtape.lazy import lazy
 from numtape.passes import PIPELINE, optimise
 from numtape.runtime.cost import Cost, cost
 from numtape.runtime.memory import Memory
@@ -28,6 +28,8 @@ from numtape.tracer.structure import rebuild
 from numtape.tracer.tensor import Structure, Tensor
 from numtape.tracer.trace import USED_UP, Gradient, Output, Traced, Watch, trace
 from numtape.tracer.watching import watches
+
+pictures = lazy("numtape.inspect.draw")  # graphviz takes as long to load as NumPy
 
 STAGES = ("traced", "joint", "optimized")
 
@@ -103,7 +105,7 @@ class CompiledTape:
 
     def draw(self, path: str | Path, stage: str = "optimized", **options: Any) -> Path:
         """A picture of a stage: SVG, PNG, PDF or DOT by the ending of `path`."""
-        return draw(self.graph(stage), path, arguments=self._traced.arguments, **options)
+        return pictures.draw(self.graph(stage), path, arguments=self._traced.arguments, **options)
 
     def __repr__(self) -> str:
         graph = self._optimised
