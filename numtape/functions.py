@@ -96,8 +96,6 @@ tril = _on_tensors(shapes.tril)
 triu = _on_tensors(shapes.triu)
 take = _on_tensors(indexing.take)
 index_add = _on_tensors(indexing.index_add, 3)
-zeros_like = _on_tensors(shapes.zeros_like)
-ones_like = _on_tensors(shapes.ones_like)
 arange = shapes.arange
 
 
@@ -127,6 +125,18 @@ def full(shape: int | Sequence[int], value: float, dtype: Any = np.float32) -> T
 def zeros(shape: int | Sequence[int], dtype: Any = np.float32) -> Tensor:
     """A tensor of zeros."""
     return full(shape, 0, dtype)
+
+
+def zeros_like(x: Any) -> Tensor:
+    """Zeros in the shape and dtype of x."""
+    like = current().lift(x)
+    return full(like.shape, 0, like.dtype)
+
+
+def ones_like(x: Any) -> Tensor:
+    """Ones in the shape and dtype of x."""
+    like = current().lift(x)
+    return full(like.shape, 1, like.dtype)
 
 
 def ones(shape: int | Sequence[int], dtype: Any = np.float32) -> Tensor:

@@ -13,7 +13,7 @@ from numtape.tracer.recorder import evaluate
 MARKS = {"input", "constant", "released"}
 # Floats go in, but no gradient comes out: the result is discrete, random or cut off on purpose.
 NO_GRADIENT = {
-    *("eq", "ne", "lt", "le", "gt", "ge", "isfinite", "argmax"),
+    *("eq", "ne", "lt", "le", "gt", "ge", "isfinite", "argmax", "argmin"),
     *("logical_and", "logical_or", "logical_not", "floor_divide", "remainder"),
     *("arange", "filled", "wrap_index", "uniform", "advance"),
     *("detach",),

@@ -90,12 +90,11 @@ power = binary(
     "power",
     np.power,
     (
-        lambda g, out, x, y: g * y * x ** (y - 1),
+        # x ** 0 is 1 for every x, 0 included, where x ** (0 - 1) is infinite.
+        lambda g, out, x, y: g * y * x ** where(eq(y, 0.0), 1.0, y - 1.0),
         # Where x is 0 or less, log x is not defined and out does not depend on y smoothly.
         lambda g, out, x, y: g * out * log(where(x > 0, x, 1.0)),
     ),
-    float_elementwise,
-    "float",
     low=0.5,
 )
 # The magnitude of x with the sign of y.

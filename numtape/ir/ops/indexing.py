@@ -5,6 +5,7 @@ gradient is one `index_add`.
 """
 
 import math
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
@@ -196,9 +197,10 @@ def flat_positions(x: Any, index: Any) -> Any:
 
 def getitem(x: Any, key: Any) -> Any:
     """`x[key]`: slices, integers, None, Ellipsis and integer arrays, as NumPy reads them."""
-    basic, arrays = _normal_key(x, key if isinstance(key, tuple) else (key,))
+    keys = key if isinstance(key, tuple) else (key,)
+    basic, arrays = _normal_key(x, keys)
     x = _apply_basic(x, basic)
-    return _apply_arrays(x, arrays) if arrays else x
+    return _apply_arrays(x, arrays, _stand_together(keys)) if arrays else x
 
 
 _Basic = list[tuple[str, Any]]
@@ -284,12 +286,18 @@ def _apply_basic(x: Any, basic: _Basic) -> Any:
     return x if tuple(shape) == x.shape else reshape(x, tuple(shape))
 
 
-def _apply_arrays(x: Any, arrays: dict[int, Any]) -> Any:
+def _stand_together(key: tuple) -> bool:
+    """Whether arrays and integers, which NumPy takes for arrays here, stand side by side."""
+    apart = slice | EllipsisType | None
+    places = [i for i, k in enumerate(key) if not isinstance(k, apart)]
+    return places == list(range(places[0], places[-1] + 1))
+
+
+def _apply_arrays(x: Any, arrays: dict[int, Any], together: bool) -> Any:
     """Integer arrays: their axes are flattened to one, and one `take` serves them all."""
     axes = sorted(arrays)
     sizes = [x.shape[a] for a in axes]
     index = _combined([arrays[a] for a in axes], sizes)
-    together = axes == list(range(axes[0], axes[-1] + 1))
     first = axes[0] if together else 0
     rest = [a for a in range(x.ndim) if a not in axes]
     order = [*rest[:first], *axes, *rest[first:]]

@@ -89,15 +89,18 @@ def matmul(x: Any, y: Any) -> Any:
 # ---- einsum -------------------------------------------------------------------------------
 
 
+_ELLIPSIS = "αβγδεζηθ"
+
+
 def _parse(subscripts: str, ndims: list[int]) -> tuple[list[str], str]:
-    """Terms and result of an einsum; an ellipsis becomes the letters A, B, C ..."""
+    """Terms and result of an einsum; an ellipsis becomes Greek letters."""
     text = subscripts.replace(" ", "")
     left, arrow, right = text.partition("->")
     terms = left.split(",")
     if len(terms) != len(ndims):
         raise ShapeError(f"einsum: {subscripts!r} has {len(terms)} terms, {len(ndims)} operands")
     widths = [n - len(t.replace("...", "")) for t, n in zip(terms, ndims, strict=True)]
-    letters = "ABCDEFGH"[
+    letters = _ELLIPSIS[
         : max((w for t, w in zip(terms, widths, strict=True) if "..." in t), default=0)
     ]
     named = [
@@ -146,11 +149,6 @@ def _contract(x: Any, s: str, y: Any, t: str, needed: set[str]) -> tuple[Any, st
     left = [c for c in s if c not in t]
     right = [c for c in t if c not in s]
     sizes = dict(zip(s + t, x.shape + y.shape, strict=True))
-    for c, n in zip(s, x.shape, strict=True):
-        if c in t and y.shape[t.index(c)] != n:
-            raise ShapeError(
-                f"einsum: {c!r} is {n} in one operand and {y.shape[t.index(c)]} in another"
-            )
     lead = tuple(sizes[c] for c in stack)
     rows, depth, columns = (math.prod(sizes[c] for c in part) for part in (left, inner, right))
     a = transpose(x, [s.index(c) for c in (*stack, *left, *inner)]) if s else x
@@ -160,9 +158,30 @@ def _contract(x: Any, s: str, y: Any, t: str, needed: set[str]) -> tuple[Any, st
     return reshape(product, tuple(sizes[c] for c in result)), "".join(result)
 
 
+def _sizes(subscripts: str, terms: list[str], shapes: list[tuple[int, ...]]) -> dict[str, int]:
+    """The length of each letter's axis; axes of an ellipsis broadcast."""
+    sizes: dict[str, int] = {}
+    for term, shape in zip(terms, shapes, strict=True):
+        for c, n in zip(term, shape, strict=True):
+            known = sizes.setdefault(c, n)
+            if known != n and not (c in _ELLIPSIS and 1 in (known, n)):
+                raise ShapeError(f"{c!r} of {subscripts!r} is {known} and {n}")
+            sizes[c] = n if known == 1 else known
+    return sizes
+
+
+def _without_repeated(x: Any, term: str, sizes: dict[str, int]) -> tuple[Any, str]:
+    """An operand without the axes of length 1 that are longer in another."""
+    axes = tuple(i for i, c in enumerate(term) if x.shape[i] == 1 != sizes[c])
+    kept = "".join(c for i, c in enumerate(term) if i not in axes)
+    return (squeeze(x, axes) if axes else x), kept
+
+
 def _expand_einsum(*xs: Any, subscripts: str) -> Any:
     terms, result = _parse(subscripts, [x.ndim for x in xs])
-    pending = [_diagonals(x, t) for x, t in zip(xs, terms, strict=True)]
+    sizes = _sizes(subscripts, terms, [x.shape for x in xs])
+    fitted = [_without_repeated(x, t, sizes) for x, t in zip(xs, terms, strict=True)]
+    pending = [_diagonals(x, t) for x, t in fitted]
     while len(pending) > 1:
         (x, s), (y, t), *rest = pending
         needed = set(result).union(*(set(u) for _, u in rest))
@@ -173,11 +192,7 @@ def _expand_einsum(*xs: Any, subscripts: str) -> Any:
 
 def _infer_einsum(*xs: Type, subscripts: str) -> Type:
     terms, result = _parse(subscripts, [len(x.shape) for x in xs])
-    sizes: dict[str, int] = {}
-    for x, term in zip(xs, terms, strict=True):
-        for c, n in zip(term, x.shape, strict=True):
-            if sizes.setdefault(c, n) != n:
-                raise ShapeError(f"{c!r} of {subscripts!r} is {sizes[c]} and {n}")
+    sizes = _sizes(subscripts, terms, [x.shape for x in xs])
     return Type(xs[0].dtype, tuple(sizes[c] for c in result))
 
 

@@ -68,21 +68,22 @@ _max = _reduction("max", np.maximum, _extreme_vjp, _infer_extreme)
 _min = _reduction("min", np.minimum, _extreme_vjp, _infer_extreme)
 
 
-def _infer_argmax(x: Type, axis: int) -> Type:
+def _infer_place(x: Type, axis: int) -> Type:
     if x.shape[axis] == 0:
-        raise ShapeError(f"{x} has no entries along axis {axis}, so none is largest")
+        raise ShapeError(f"{x} has no entries along axis {axis}, so none is largest or smallest")
     return Type(INT, reduced(x.shape, (axis,), False))
 
 
-_argmax = Op(
-    "argmax",
-    _infer_argmax,
-    np.argmax,
-    examples=(
-        example((3, 4), reference=np.argmax, axis=1),
-        example((3, 4), reference=np.argmax, axis=0),
-    ),
-)
+def _place_of_extreme(name: str, kernel: Callable) -> Op:
+    examples = (
+        example((3, 4), reference=kernel, axis=1),
+        example((3, 4), reference=kernel, axis=0),
+    )
+    return Op(name, _infer_place, kernel, examples=examples)
+
+
+_argmax = _place_of_extreme("argmax", np.argmax)
+_argmin = _place_of_extreme("argmin", np.argmin)
 
 
 def _infer_cumsum(x: Type, axis: int) -> Type:
@@ -157,17 +158,21 @@ def std(x: Any, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Any
 
 def argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
     """Index (int64) of the first largest entry along `axis`, or in the flattened array."""
-    if axis is None:
-        found = _argmax(x.reshape(-1), axis=0)
-        return found.reshape((1,) * x.ndim) if keepdims else found
-    (position,) = normalise_axes(axis, x.ndim)
-    found = _argmax(x, axis=position)
-    return found.reshape(kept(x.shape, (position,))) if keepdims else found
+    return _located(_argmax, x, axis, keepdims)
 
 
 def argmin(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
     """Index (int64) of the first smallest entry along `axis`, or in the flattened array."""
-    return argmax(-x, axis, keepdims)
+    return _located(_argmin, x, axis, keepdims)
+
+
+def _located(op: Op, x: Any, axis: int | None, keepdims: bool) -> Any:
+    if axis is None:
+        found = op(x.reshape(-1), axis=0)
+        return found.reshape((1,) * x.ndim) if keepdims else found
+    (position,) = normalise_axes(axis, x.ndim)
+    found = op(x, axis=position)
+    return found.reshape(kept(x.shape, (position,))) if keepdims else found
 
 
 def cumsum(x: Any, axis: int | None = None) -> Any:

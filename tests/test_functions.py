@@ -1,0 +1,333 @@
+"""NumPy's names mean what they mean in NumPy: shapes, values, gradients, dtypes, edges."""
+
+import numpy as np
+import pytest
+from helpers import differences
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import numtape as nt
+
+RNG = np.random.default_rng(11)
+quick = settings(max_examples=40, deadline=None, derandomize=True)
+SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=1, max_side=4)
+
+
+def drawn(*shape):
+    return np.random.default_rng(len(shape) + sum(shape)).uniform(-2, 2, shape)
+
+
+def same(found, expected, tolerance=1e-12):
+    assert found.shape == np.shape(expected)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=tolerance, atol=tolerance)
+
+
+def check(function, reference, *arrays):
+    """Value against NumPy, gradient against finite differences."""
+    same(function(*map(nt.Tensor, arrays)), reference(*arrays))
+    check_gradient(function, *arrays)
+
+
+def check_gradient(function, *arrays):
+    weights = drawn(*function(*map(nt.Tensor, arrays)).shape)
+    weighted = lambda *xs: (function(*xs) * nt.Tensor(weights)).sum()
+    found = nt.grad(weighted, range(len(arrays)))(*map(nt.Tensor, arrays))
+    value = lambda *moved: weighted(*map(nt.Tensor, moved)).item()
+    for i, g in enumerate(found):
+        np.testing.assert_allclose(g.numpy(), differences(value, arrays, i), rtol=1e-6, atol=1e-7)
+
+
+# ---- elementwise --------------------------------------------------------------------------
+
+
+@quick
+@given(hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=3, max_side=3))
+def test_operators_broadcast(shapes):
+    x, y = (drawn(*s) + 3.0 for s in shapes.input_shapes)
+    a, b = nt.Tensor(x), nt.Tensor(y)
+    for found, expected in [
+        (a + b, x + y),
+        (a - b, x - y),
+        (a * b, x * y),
+        (a / b, x / y),
+        (a**b, x**y),
+        (a // b, x // y),
+        (a % b, x % y),
+        (a == b, x == y),
+        (a < b, x < y),
+        (a >= b, x >= y),
+        (nt.maximum(a, b), np.maximum(x, y)),
+        (nt.where(a > b, a, b), np.where(x > y, x, y)),
+    ]:
+        same(found, expected)
+        assert found.dtype == expected.dtype
+
+
+@pytest.mark.parametrize("shapes", [((3,), ()), ((2, 1), (1, 3)), ((4, 1, 2), (3, 1))])
+def test_gradients_undo_broadcasting(shapes):
+    x, y = (drawn(*s) for s in shapes)
+    check(lambda a, b: a * b + a - b, lambda a, b: a * b + a - b, x, y)
+
+
+def test_operators_with_numbers_and_arrays_on_either_side():
+    x = drawn(2, 3) + 3
+    t = nt.Tensor(x)
+    for found, expected in [
+        (2 - t, 2 - x),
+        (2 / t, 2 / x),
+        (2**t, 2**x),
+        (7 // t, 7 // x),
+        (7 % t, 7 % x),
+        (x - t, x - x),
+        (x @ t.T, x @ x.T),
+        (t > 1, x > 1),
+        (-abs(-t), -x),
+        (+t, x),
+    ]:
+        same(found, expected)
+
+
+@pytest.mark.parametrize(
+    "name", ["abs", "cos", "exp", "expm1", "log", "log1p", "sign", "sin", "sqrt", "square", "tanh"]
+)
+def test_elementary_functions(name):
+    x = drawn(2, 3) + 2.5
+    same(getattr(nt, name)(x), getattr(np, name)(x))
+    if hasattr(nt.Tensor, name):
+        same(getattr(nt.Tensor(x), name)(), getattr(np, name)(x))
+
+
+@pytest.mark.parametrize("exponent", [0, 1, 2, 3, -1, 0.5, 2.0, -0.5])
+def test_powers_by_numbers(exponent):
+    check(lambda x: x**exponent, lambda x: x**exponent, np.array([0.5, 1.0, 2.5]))
+
+
+def test_powers_of_zero_and_negative_numbers():
+    x = np.array([0.0, -1.5, 2.0])
+    for exponent in (0, 1, 2, 3, 4):
+        found = nt.grad(lambda x, n=exponent: (x**n).sum())(x)
+        same(found, exponent * x ** max(0, exponent - 1))
+
+
+@pytest.mark.parametrize("low, high", [(-1.5, 2.5), (None, 1.0), (0.0, None)])
+def test_clip(low, high):
+    x = np.array([-3.0, -1.0, 0.5, 2.0, 5.0])
+    check(lambda t: nt.clip(t, low, high), lambda a: np.clip(a, low, high), x)
+    same(nt.grad(lambda t: t.clip(-2.0, 3.0).sum())(x), [0.0, 1.0, 1.0, 1.0, 0.0])
+
+
+@pytest.mark.parametrize("function", [nt.maximum, nt.minimum])
+def test_equal_entries_share_the_gradient(function):
+    x, y = nt.grad(lambda x, y: function(x, y).sum(), (0, 1))(np.ones(2), np.ones(2))
+    assert x.tolist() == y.tolist() == [0.5, 0.5]
+
+
+def test_equal_maxima_share_the_gradient():
+    assert nt.grad(lambda x: x.max())(np.array([1.0, 3.0, 3.0])).tolist() == [0.0, 0.5, 0.5]
+
+
+def test_gradients_at_kinks():
+    zero = np.zeros(1)
+    assert nt.grad(lambda x: abs(x).sum())(zero).tolist() == [0.0]
+    assert nt.grad(lambda x: x.relu().sum())(zero).tolist() == [0.0]
+
+
+def test_where_guards_gradients():
+    """The branch not taken adds 0 even where its own gradient is infinite."""
+    safe = lambda x: nt.where(x > 0, nt.sqrt(nt.where(x > 0, x, 1.0)), 0.0).sum()
+    same(nt.grad(safe)(np.array([-1.0, 0.0, 4.0])), [0.0, 0.0, 0.25])
+
+
+# ---- dtypes -------------------------------------------------------------------------------
+
+F32, F64, I32, I64, BOOL = (np.dtype(d) for d in ("f4", "f8", "i4", "i8", "?"))
+
+
+@pytest.mark.parametrize(
+    "left, right, expected",
+    [
+        (I64, F32, F32),
+        (I32, F64, F64),
+        (F32, F64, F64),
+        (BOOL, F32, F32),
+        (BOOL, I32, I32),
+        (I32, I64, I64),
+        (F32, 2.5, F32),
+        (F64, 2.5, F64),
+        (F32, 3, F32),
+        (I32, 3, I32),
+        (I64, 2.5, F32),
+        (BOOL, 2, I64),
+        (I32, True, I32),
+    ],
+    ids=str,
+)
+def test_promotion(left, right, expected):
+    x = nt.Tensor(np.ones(2, left))
+    y = nt.Tensor(np.ones(2, right)) if isinstance(right, np.dtype) else right
+    assert (x + y).dtype == expected
+    assert (y * x).dtype == expected
+    assert nt.compile(lambda x: x + y)(x).dtype == expected
+
+
+def test_division_and_elementary_functions_of_integers_are_floats():
+    x = nt.Tensor(np.arange(1, 4))
+    assert [f.dtype for f in (x / x, nt.exp(x), x.mean(), nt.sqrt(x))] == [F32] * 4
+
+
+def test_sums_count():
+    x = np.array([[True, False, True], [True, True, True]])
+    assert nt.sum(x).item() == 5
+    assert nt.sum(x).dtype == nt.cumsum(x, 0).dtype == I64
+    assert nt.mean(x).item() == np.float32(5 / 6)
+
+
+@pytest.mark.parametrize("dtype", ["i8", "i4", "u1", "?", "f4"])
+def test_extremes_of_every_dtype(dtype):
+    x = np.array([[3, 0, 2], [1, 5, 0]]).astype(dtype)
+    for axis in (None, 0, 1):
+        for name in ("max", "min", "argmax", "argmin"):
+            found = getattr(nt, name)(x, axis)
+            assert np.array_equal(found.numpy(), getattr(np, name)(x, axis)), name
+
+
+def test_python_numbers_become_float32_and_arrays_keep_their_dtype():
+    assert nt.tensor([1.0, 2.0]).dtype == nt.tensor(1.5).dtype == nt.zeros(2).dtype == F32
+    assert nt.tensor([1, 2]).dtype == nt.arange(3).dtype == I64
+    assert nt.tensor(np.ones(2)).dtype == nt.tensor(np.float64(1)).dtype == F64
+    assert nt.tensor([True]).dtype == BOOL
+    with pytest.raises(TypeError, match="complex"):
+        nt.tensor([1j])
+
+
+# ---- reductions ---------------------------------------------------------------------------
+
+
+@st.composite
+def reductions(draw):
+    shape = draw(hnp.array_shapes(min_dims=1, max_dims=4, max_side=3))
+    ndim = len(shape)
+    axes = st.integers(-ndim, ndim - 1)
+    some = st.lists(axes, unique_by=lambda a: a % ndim, max_size=ndim).map(tuple)
+    return shape, draw(st.none() | axes | some), draw(st.booleans())
+
+
+@quick
+@given(reductions(), st.sampled_from(["sum", "mean", "max", "min", "var", "std"]))
+def test_reductions(chosen, name):
+    shape, axis, keepdims = chosen
+    x = drawn(*shape)
+    expected = getattr(np, name)(x, axis=axis, keepdims=keepdims)
+    same(getattr(nt, name)(x, axis, keepdims), expected)
+    same(getattr(nt.Tensor(x), name)(axis=axis, keepdims=keepdims), expected)
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "max", "min", "var", "std"])
+@pytest.mark.parametrize("axis", [None, 1, (0, 2), -1])
+def test_gradients_of_reductions(name, axis):
+    reduce, reference = getattr(nt, name), getattr(np, name)
+    check(lambda x: reduce(x, axis), lambda x: reference(x, axis), drawn(2, 3, 4))
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1, -1])
+def test_places_and_running_sums(axis):
+    x = drawn(3, 4)
+    for name in ("argmax", "argmin"):
+        for keepdims in (False, True):
+            found = getattr(nt, name)(x, axis, keepdims)
+            assert np.array_equal(found.numpy(), getattr(np, name)(x, axis, keepdims=keepdims))
+            assert found.dtype == I64
+    check(lambda t: nt.cumsum(t, axis), lambda a: np.cumsum(a, axis), x)
+
+
+def test_unbiased_variance():
+    x = drawn(4, 5)
+    same(nt.var(x, 0, ddof=1), np.var(x, 0, ddof=1))
+    same(nt.std(x, ddof=1), np.std(x, ddof=1))
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: nt.sum(np.ones(3), 1), "axis 1"),
+        (lambda: nt.sum(np.ones((2, 3)), (0, -2)), "twice"),
+        (lambda: nt.max(np.ones((0, 3)), 0), "no entries"),
+        (lambda: nt.mean(np.ones((0, 3)), 0), "no entries"),
+        (lambda: nt.var(np.ones(1), ddof=1), "ddof=1"),
+        (lambda: nt.Tensor(np.ones((2, 3))) + np.ones(4), r"f64\[2,3\] and f64\[4\]"),
+        (lambda: nt.reshape(np.ones(6), (4, -1)), "reshape"),
+        (lambda: nt.squeeze(np.ones((1, 2)), 1), "length 2"),
+        (lambda: nt.split(np.ones(5), 2), "2 equal parts"),
+        (lambda: nt.concatenate([]), "nothing"),
+        (lambda: nt.concatenate([np.ones((2, 3)), np.ones((2, 4))]), "axis 0"),
+        (lambda: nt.stack([np.ones(2), np.ones(3)]), "differ"),
+        (lambda: nt.matmul(np.ones((2, 3)), np.ones((4, 5))), "3 and 4"),
+        (lambda: nt.matmul(1.0, np.ones(2)), r"\*"),
+        (lambda: nt.transpose(np.ones((2, 3)), (0, 0)), "order"),
+        (lambda: nt.tril(np.ones(3)), "two axes"),
+    ],
+)
+def test_errors_say_what_does_not_fit(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+# ---- shapes -------------------------------------------------------------------------------
+
+REARRANGED = {
+    "reshape": (lambda m, x: m.reshape(x, (4, -1)), (2, 3, 4)),
+    "transpose": (lambda m, x: m.transpose(x), (2, 3, 4)),
+    "transpose axes": (lambda m, x: m.transpose(x, (1, -1, 0)), (2, 3, 4)),
+    "swapaxes": (lambda m, x: m.swapaxes(x, 0, -1), (2, 3, 4)),
+    "moveaxis": (lambda m, x: m.moveaxis(x, 0, -1), (2, 3, 4)),
+    "expand_dims": (lambda m, x: m.expand_dims(x, (0, -1)), (2, 3)),
+    "squeeze": (lambda m, x: m.squeeze(x), (1, 2, 1)),
+    "squeeze axis": (lambda m, x: m.squeeze(x, -1), (1, 2, 1)),
+    "broadcast_to": (lambda m, x: m.broadcast_to(x, (4, 2, 3)), (2, 1)),
+    "flip": (lambda m, x: m.flip(x), (2, 3)),
+    "flip axes": (lambda m, x: m.flip(x, (0, -1)), (2, 3, 4)),
+    "concatenate": (lambda m, x: m.concatenate([x, x * 2, x[:1]], 0), (2, 3)),
+    "concatenate last": (lambda m, x: m.concatenate([x, x], axis=-1), (2, 3)),
+    "stack": (lambda m, x: m.stack([x, x * x], axis=1), (2, 3)),
+    "stack last": (lambda m, x: m.stack([x, x], axis=-1), (2, 3)),
+    "split": (lambda m, x: m.split(x, 3, 1)[1], (2, 6)),
+    "split at": (lambda m, x: m.split(x, [1, 4], axis=-1)[2], (2, 6)),
+    "pad": (lambda m, x: m.pad(x, 2), (2, 3)),
+    "pad sides": (lambda m, x: m.pad(x, ((1, 0), (0, 2))), (2, 3)),
+    "tril": (lambda m, x: m.tril(x), (2, 3, 3)),
+    "tril above": (lambda m, x: m.tril(x, 1), (3, 4)),
+    "triu": (lambda m, x: m.triu(x, -1), (4, 3)),
+    "take": (lambda m, x: m.take(x, np.array([[2, -1], [0, 2]]), axis=1), (2, 3)),
+    "take many": (lambda m, x: m.take(x, np.array([1, 1, 1]), axis=0), (2, 3)),
+    "outer": (lambda m, x: m.outer(x, x * 2), (3,)),
+}
+
+
+@pytest.mark.parametrize("function, shape", REARRANGED.values(), ids=REARRANGED)
+def test_rearrangements(function, shape):
+    check(lambda t: function(nt, t), lambda a: function(np, a), drawn(*shape))
+
+
+def test_pad_by_a_value():
+    same(nt.pad(np.ones((1, 2)), 1, 7.0), np.pad(np.ones((1, 2)), 1, constant_values=7.0))
+
+
+def test_index_add_accumulates():
+    x, index, values = drawn(4, 3), np.array([1, -1, 1]), drawn(3, 3)
+    expected = x.copy()
+    np.add.at(expected, index, values)
+    check(lambda a, b: nt.index_add(a, index, b), lambda a, b: expected, x, values)
+
+
+def test_constructors():
+    for name in ("zeros", "ones"):
+        same(getattr(nt, name)((2, 3)), getattr(np, name)((2, 3)))
+        same(getattr(nt, name)(4), getattr(np, name)(4))
+    same(nt.full((2,), 1.5, np.float64), np.full(2, 1.5))
+    same(nt.arange(2, 11, 3), np.arange(2, 11, 3))
+    for like in (nt.zeros_like, nt.ones_like):
+        made = like(np.arange(3))
+        assert made.dtype == I64
+        made.assign(np.array([4, 5, 6]))  # it has memory of its own
+        assert made.tolist() == [4, 5, 6]
