@@ -12,7 +12,7 @@ import numtape as nt
 from numtape import nn, optim
 from numtape.training.data import PairData
 from numtape.training.dates import SOURCE_CHARACTERS, TARGET_CHARACTERS, date_pairs
-from numtape.training.tokens import CharTokenizer
+from numtape.training.tokens import EOS, CharTokenizer
 from numtape.transformer import Transformer, greedy_decode
 
 
@@ -20,7 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a small model, one short epoch")
     quick = parser.parse_args().quick
-    epochs, size, width = (1, 200, 16) if quick else (8, 8000, 64)
+    epochs, size, width, layers = (1, 100, 16, 1) if quick else (8, 8000, 64, 2)
 
     nt.random.seed(0)
     reader, writer = CharTokenizer(SOURCE_CHARACTERS), CharTokenizer(TARGET_CHARACTERS)
@@ -29,13 +29,12 @@ def main() -> None:
         [reader.encode(phrase) for phrase, _ in pairs],
         [writer.encode(date) for _, date in pairs],
         tokens_per_batch=2048,
-        shapes=3,
+        shapes=2 if quick else 3,
     )
     print(data, "\n")
 
-    model = Transformer(
-        reader.vocab_size, writer.vocab_size, width, heads=4, layers=2, d_ff=4 * width, dropout=0.0
-    )
+    sizes = {"d_model": width, "heads": 4, "layers": layers, "d_ff": 4 * width}
+    model = Transformer(reader.vocab_size, writer.vocab_size, **sizes, dropout=0.0)
     criterion = nn.CrossEntropyLoss(ignore_index=0)
     rate = optim.schedules.warmup_cosine(2e-3, 50, epochs * data.steps_per_epoch + 50)
     optimizer = optim.AdamW(model.parameters(), lr=rate)
@@ -59,7 +58,7 @@ def main() -> None:
     print(step.explain(), "\n")
     sources = [reader.encode(phrase) for phrase, _ in held_out]
     for (phrase, date), source in zip(held_out, sources, strict=True):
-        (ids,) = greedy_decode(model, [[*source, 2]], max_length=12)
+        (ids,) = greedy_decode(model, [[*source, EOS]], max_length=12)
         found = writer.decode(ids)
         print(f"{'✓' if found == date else '✗'} {phrase:32} {found}")
 
