@@ -8,7 +8,7 @@ of modules, globals), so that a change means a new trace and never a stale answe
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import update_wrapper
 from typing import Any
 
@@ -22,6 +22,7 @@ from numtape.tracer.tensor import Tensor
 from numtape.tracer.trace import input_type, is_array, tracing
 
 Key = tuple[Any, ...]
+MODES = 4  # tapes kept for the same arguments
 
 
 class Compiled:
@@ -71,20 +72,27 @@ class Compiled:
 
     def _find(self, args: tuple, kwargs: dict, leaves: list) -> CompiledTape:
         key = _key(args, kwargs, leaves)
-        found = self._tapes.get(key)
+        found = self._usable(key)
         if found is not None:
-            for tape in found:
-                if tape.current():
-                    return tape
-        with self._lock:
-            return self._miss(key, args, kwargs)
+            return found
+        with self._lock:  # another thread may have made it in the meantime
+            return self._usable(key) or self._miss(key, args, kwargs)
+
+    def _usable(self, key: Key) -> CompiledTape | None:
+        for tape in self._tapes.get(key, ()):
+            if tape.current():
+                with suppress(KeyError):  # another thread may have dropped it
+                    self._tapes.move_to_end(key)
+                return tape
+        return None
 
     def _miss(self, key: Key, args: tuple, kwargs: dict) -> CompiledTape:
         reason = self._reason(key)
         tape = CompiledTape(self.function, args, kwargs, self.exact)
         self.misses.append(f"trace {len(self.misses) + 1}: {reason} ({tape.milliseconds:.0f} ms)")
-        kept = [t for t in self._tapes.pop(key, ()) if t.current()]
-        self._tapes[key] = [*kept, tape]
+        # Those for other modes, such as eval(), may serve again.
+        made = [*self._tapes.pop(key, ()), tape]
+        self._tapes[key] = made[-min(MODES, self.max_tapes) :]
         while len(self.tapes) > self.max_tapes:
             self._tapes.popitem(last=False)
         return tape
@@ -94,8 +102,7 @@ class Compiled:
         if not self._tapes:
             return "the first call"
         if key in self._tapes:
-            changed = [w for tape in self._tapes[key] for w in tape.changed()]
-            return "; ".join(dict.fromkeys(changed)) or "the tape had been dropped"
+            return "; ".join(self._tapes[key][-1].changed())
         nearest = min(self._tapes, key=lambda k: len(_differences(k, key)))
         return "; ".join(_differences(nearest, key))
 

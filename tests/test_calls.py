@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import numtape as nt
-from numtape import optim
+from numtape import nn, optim
 from numtape.tracer.trace import tracing
 
 ONES = np.ones(3)
@@ -168,6 +168,22 @@ def test_tapes_are_bounded():
         assert double(np.ones(n)).shape == (n,)
     assert len(double.tapes) == 2
     assert len(double.misses) == 4
+
+
+def test_tape_unused_for_longest_is_dropped():
+    double = nt.compile(lambda x: x * 2, max_tapes=2)
+    for n in (1, 2, 1, 3, 1):
+        double(np.ones(n))
+    assert len(double.misses) == 3
+
+
+def test_tapes_of_other_modes_are_kept():
+    dropout = nn.Dropout(0.5)
+    compiled = nt.compile(dropout)
+    for training in (True, False, True, False):
+        dropout.train(training)
+        compiled(np.ones(3, np.float32))
+    assert len(compiled.misses) == len(compiled.tapes) == 2
 
 
 # ---- changes in place ---------------------------------------------------------------------
