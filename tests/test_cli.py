@@ -117,6 +117,11 @@ def test_resuming_gives_the_same_bits() -> None:
         assert np.array_equal(whole[name], part[name]), name
 
 
+def test_averaged_parameters_are_judged(capsys: pytest.CaptureFixture) -> None:
+    assert train_pairs("--steps 10 --average 0.5") == 0
+    assert "averaged      validation loss" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_says_how_to_go_on(number: int) -> None:
     arguments = f"train --text text.txt --steps 1000000 --out run {TEXT}"

@@ -236,10 +236,12 @@ def test_the_average_is_what_is_loaded(text: str, tmp_path: Path) -> None:
         if trainer.steps in (20, 30, 40):
             seen.append(trainer.task.model.state_dict()["embedding.weight"])
     save_run(tmp_path, trainer)
+    assert trainer.use_average()
     model, _, options = load_model(tmp_path)
     mean = model.state_dict()["embedding.weight"]
     assert np.allclose(mean, np.mean(seen, 0), atol=1e-6)
     assert not np.array_equal(mean, seen[-1])
+    assert np.array_equal(mean, trainer.task.model.state_dict()["embedding.weight"])
     assert not model.training and options.average == 0.75
 
 
@@ -364,5 +366,5 @@ def test_scores() -> None:
     lines = ["a man sleeps in a green room", "two dogs run"]
     assert bleu(lines, lines).startswith("BLEU 100.00")
     assert exact_match(["a", "b"], ["a", "c"]) == 0.5
-    with pytest.raises(DataError, match="1 translations and 2 references"):
+    with pytest.raises(DataError, match="1 lines to translate and 2 references"):
         bleu(lines[:1], lines)

@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 from numtape.inspect.files import replace_file
 from numtape.training.data import read_lines
 from numtape.training.errors import DataError
-from numtape.training.evaluate import bleu, translate, write_on
+from numtape.training.evaluate import bleu, check_references, translate, write_on
 from numtape.training.folder import load_model
 from numtape.transformer import GPT
 
@@ -61,9 +61,10 @@ def run_translate(given: argparse.Namespace) -> int:
     model, tokenizers, options = load_model(given.checkpoint)
     if isinstance(model, GPT):
         raise DataError(f"{given.checkpoint} holds a GPT; use numtape generate")
-    # Read before translating, so that a wrong path costs no time.
-    reference = read_lines(given.reference) if given.reference else None
     lines = read_lines(given.input) if given.input else _read_stdin()
+    reference = read_lines(given.reference) if given.reference else None
+    if reference is not None:  # before translating, so that a mistake costs no time
+        check_references(lines, reference)
     with threadpool_limits(given.threads or options.threads, user_api="blas"):
         found = translate(model, tokenizers, lines, given.beam)
     _write("".join(f"{text}\n" for text in found), given.output)

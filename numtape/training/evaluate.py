@@ -67,15 +67,20 @@ def exact_match(found: Sequence[str], wanted: Sequence[str]) -> float:
     return sum(one == other for one, other in pairs) / len(wanted)
 
 
-def bleu(found: Sequence[str], wanted: Sequence[str]) -> str:
-    """The BLEU score as sacrebleu states it; raises ImportError where that is absent."""
+def check_references(lines: Sequence[str], wanted: Sequence[str]) -> None:
+    """Raises DataError where numbers of lines differ, ImportError where sacrebleu is absent."""
     if sacrebleu is None:
         raise ImportError("BLEU needs the sacrebleu library: pip install 'numtape[text]'")
-    if len(found) != len(wanted):
+    if len(lines) != len(wanted):
         raise DataError(
-            f"{len(found)} translations and {len(wanted)} references; line N of one must be "
-            "the translation of line N of the other"
+            f"{len(lines)} lines to translate and {len(wanted)} references; line N of one must "
+            "be the translation of line N of the other"
         )
+
+
+def bleu(found: Sequence[str], wanted: Sequence[str]) -> str:
+    """The BLEU score as sacrebleu states it; raises as `check_references` does."""
+    check_references(found, wanted)
     metric = sacrebleu.BLEU()
     score = metric.corpus_score(list(found), [list(wanted)])
     return f"BLEU {score.score:.2f}  {metric.get_signature()}"

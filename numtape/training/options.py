@@ -48,7 +48,7 @@ class Options:
     batch_tokens: int = 2048
     shapes: int = 3
     steps: int = 1250
-    lr: float = 2e-3
+    lr: float = 3e-3
     min_lr: float = 0.0
     warmup: int = 100
     schedule: str = "cosine"
@@ -111,7 +111,8 @@ PRESETS = {
         max_length=128,
         vocab=8000,
         batch_tokens=4096,
-        shapes=8,
+        # Each shape has a tape with an arena of its own, of some 375 MB at these sizes.
+        shapes=4,
         steps=5000,
         lr=1e-3,
         warmup=1000,

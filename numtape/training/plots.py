@@ -15,7 +15,8 @@ except ImportError:
 
 BARS = "▁▂▃▄▅▆▇█"
 INSTALL = "for a picture of the loss: pip install 'numtape[plot]'"
-WIDTH = 60
+WIDTH = 60  # of the line of text
+WIDE = 10.0  # the ratio of losses from which on their axis is logarithmic
 
 
 def plot_losses(
@@ -35,7 +36,9 @@ def plot_losses(
     if validation:
         at, values = zip(*validation, strict=True)
         axes.plot(at, values, "o-", color="#e6550d", markersize=4, label="validation")
-    axes.set(title=title, xlabel="step", ylabel="cross-entropy (nats per token)", yscale="log")
+    axes.set(title=title, xlabel="step", ylabel="cross-entropy (nats per token)")
+    if max(losses) > WIDE * min(losses):
+        axes.set_yscale("log")
     axes.grid(alpha=0.3, which="both")
     axes.legend()
     picture.savefig(path, dpi=120)

@@ -44,6 +44,9 @@ def _train(trainer: Trainer, folder: Path) -> bool:
             _say(f"Interrupted: step {trainer.steps} of {options.steps} is saved in {folder}.")
             _say(f"Go on with: numtape train --resume {folder}")
             return False
+        if trainer.use_average():
+            loss = trainer.validation_loss()
+            _say(f"averaged      validation loss {loss:.4f}")
         show_samples(trainer)
     report(trainer, progress, folder, time.perf_counter() - began)
     return True

@@ -52,7 +52,13 @@ class Trainer:
         return self.task.tokens(batch)
 
     def validate(self) -> float:
-        """The mean loss on the validation batches, noted with the step."""
+        """The validation loss, noted with the step."""
+        mean = self.validation_loss()
+        self.validation.append((self.steps, mean))
+        return mean
+
+    def validation_loss(self) -> float:
+        """The mean loss of a token on the validation batches."""
         batches = self.task.validation
         self.task.model.eval()
         try:
@@ -60,9 +66,13 @@ class Trainer:
                 losses = [float(self.judge(*batch).numpy()) for batch in batches]
         finally:
             self.task.model.train()
-        mean = float(np.average(losses, weights=[self.task.tokens(batch) for batch in batches]))
-        self.validation.append((self.steps, mean))
-        return mean
+        return float(np.average(losses, weights=[self.task.tokens(b) for b in batches]))
+
+    def use_average(self) -> bool:
+        """Give the model the mean of its parameters, for use; whether there is one."""
+        if self.average.count:
+            self.task.model.load_state_dict(self.average.mean)
+        return bool(self.average.count)
 
     # ---- to a checkpoint and back ------------------------------------------------------------
 
