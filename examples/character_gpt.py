@@ -55,11 +55,10 @@ def main() -> None:
     model = GPT(tokenizer.vocab_size, context, width, heads=4, layers=2)
     rate = optim.schedules.warmup_cosine(3e-3, steps // 10, steps)
     optimizer = optim.AdamW(model.parameters(), lr=rate, weight_decay=0.1)
-    criterion = nn.CrossEntropyLoss()
 
     @nt.compile
     def step(inputs: nt.Tensor, targets: nt.Tensor) -> nt.Tensor:
-        loss = criterion(model(inputs), targets)
+        loss = nn.functional.cross_entropy(model(inputs), targets)
         optimizer.zero_grad()
         loss.backward()
         optim.clip_grad_norm_(model.parameters(), 1.0)
