@@ -1,0 +1,230 @@
+"""Where naive formulas fail: huge logits, rows with everything masked, tails of erf and gelu."""
+
+import math
+
+import numpy as np
+import pytest
+from helpers import differences
+
+import numtape as nt
+from numtape.nn import functional as F
+
+INF = np.inf
+RNG = np.random.default_rng(3)
+
+
+def both(function):
+    """Eager and compiled."""
+    return pytest.mark.parametrize("transform", [lambda f: f, nt.compile], ids=["eager", "tape"])(
+        function
+    )
+
+
+# ---- softmax ------------------------------------------------------------------------------
+
+
+@both
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_softmax_of_huge_logits(transform, dtype):
+    x = np.array([[1e4, 0.0, -1e4], [-1e4, -1e4, -1e4], [3e38, 3e38, 0.0]], dtype)
+    expected = [[1, 0, 0], [1 / 3, 1 / 3, 1 / 3], [0.5, 0.5, 0]]
+    np.testing.assert_allclose(transform(F.softmax)(nt.Tensor(x)).numpy(), expected, rtol=1e-6)
+    log = transform(F.log_softmax)(nt.Tensor(x[:2])).numpy()
+    np.testing.assert_allclose(log, [[0, -1e4, -2e4], [-math.log(3)] * 3], rtol=1e-6)
+
+
+@both
+def test_softmax_of_masked_rows(transform):
+    x = nt.Tensor(np.array([[-INF, 1.0, 1.0], [-INF, -INF, -INF]]), requires_grad=True)
+    weights = nt.Tensor(RNG.normal(size=(2, 3)))
+    out = transform(F.softmax)(x)
+    assert out.tolist() == [[0, 0.5, 0.5], [0, 0, 0]]
+    (out * weights).sum().backward()
+    assert np.isfinite(x.grad.numpy()).all()
+    assert not x.grad.numpy()[1].any()
+    assert x.grad.numpy()[0, 0] == 0
+
+
+@both
+def test_log_softmax_of_masked_rows(transform):
+    x = nt.Tensor(np.array([[-INF, 0.0, 0.0], [-INF, -INF, -INF]]), requires_grad=True)
+    out = transform(F.log_softmax)(x)
+    assert out.numpy()[0, 1] == -math.log(2)
+    assert (out.numpy()[1] == -INF).all()
+    nt.where(out > -INF, out, 0.0).sum().backward()
+    assert np.isfinite(x.grad.numpy()).all()
+    assert not x.grad.numpy()[1].any()
+
+
+@both
+def test_second_gradient_of_masked_softmax(transform):
+    x = np.array([[-INF, 0.3, -0.4], [-INF, -INF, -INF]])
+    function = lambda t: (nt.grad(lambda u: (F.softmax(u) ** 2).sum())(t) ** 2).sum()
+    assert np.isfinite(transform(nt.grad(function))(x).numpy()).all()
+
+
+# ---- attention ----------------------------------------------------------------------------
+
+
+@both
+def test_attention_with_everything_masked(transform):
+    q, k, v = (nt.Tensor(RNG.normal(size=(2, 3, 4)), requires_grad=True) for _ in range(3))
+    mask = np.ones((2, 3, 3), bool)
+    mask[0, 1] = False
+    mask[1] = False
+    attend = lambda q, k, v, m: F.scaled_dot_product_attention(q, k, v, m)
+    out = transform(attend)(q, k, v, nt.Tensor(mask))
+    assert not out.numpy()[0, 1].any()
+    assert not out.numpy()[1].any()
+    assert out.numpy()[0, 0].any()
+    (out * out).sum().backward()
+    for t in (q, k, v):
+        assert np.isfinite(t.grad.numpy()).all()
+    assert not q.grad.numpy()[0, 1].any()
+    assert not v.grad.numpy()[1].any()
+
+
+def test_masked_keys_do_not_matter():
+    q, k, v = (RNG.normal(size=(1, 3, 4)) for _ in range(3))
+    mask = np.array([True, True, False])
+    out = F.scaled_dot_product_attention(*map(nt.Tensor, (q, k, v)), mask)
+    k[:, 2], v[:, 2] = 1e6, -1e6
+    again = F.scaled_dot_product_attention(*map(nt.Tensor, (q, k, v)), mask)
+    assert np.array_equal(out.numpy(), again.numpy())
+
+
+def test_causal_attention_sees_no_future():
+    q, k, v = (RNG.normal(size=(1, 4, 4)) for _ in range(3))
+    attend = lambda k, v: F.scaled_dot_product_attention(
+        nt.Tensor(q), nt.Tensor(k), nt.Tensor(v), is_causal=True
+    ).numpy()
+    before = attend(k, v)
+    k[:, 2:], v[:, 2:] = 5.0, 7.0
+    after = attend(k, v)
+    assert np.array_equal(before[:, :2], after[:, :2])
+    assert not np.array_equal(before[:, 2:], after[:, 2:])
+
+
+# ---- cross entropy ------------------------------------------------------------------------
+
+
+@both
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_ignored_targets_do_not_count(transform, smoothing):
+    logits, target = RNG.normal(size=(4, 5)), np.array([1, -100, 3, -100])
+    loss = lambda x, t: F.cross_entropy(x, t, ignore_index=-100, label_smoothing=smoothing)
+    x = nt.Tensor(logits, requires_grad=True)
+    found = transform(loss)(x, nt.Tensor(target))
+    kept = F.cross_entropy(nt.Tensor(logits[::2]), target[::2], label_smoothing=smoothing)
+    np.testing.assert_allclose(found.item(), kept.item(), rtol=1e-13)
+    found.backward()
+    assert not x.grad.numpy()[1::2].any()
+    value = lambda a: loss(nt.Tensor(a), nt.Tensor(target)).item()
+    np.testing.assert_allclose(
+        x.grad.numpy(), differences(value, [logits], 0), rtol=1e-6, atol=1e-9
+    )
+
+
+@both
+def test_all_targets_ignored(transform):
+    x = nt.Tensor(RNG.normal(size=(2, 3, 5)), requires_grad=True)
+    loss = lambda x, t: F.cross_entropy(x, t, ignore_index=0)
+    found = transform(loss)(x, nt.Tensor(np.zeros((2, 3), int)))
+    assert found.item() == 0.0
+    found.backward()
+    assert not x.grad.numpy().any()
+    assert np.isfinite(x.grad.numpy()).all()
+
+
+@both
+def test_cross_entropy_of_huge_and_masked_logits(transform):
+    x = nt.Tensor(np.array([[1e4, -1e4, 0.0], [0.0, -INF, 0.0]]), requires_grad=True)
+    found = transform(F.cross_entropy)(x, nt.Tensor(np.array([0, 2])))
+    np.testing.assert_allclose(found.item(), math.log(2) / 2, rtol=1e-13)
+    found.backward()
+    np.testing.assert_allclose(x.grad.numpy(), [[0, 0, 0], [0.25, 0, -0.25]], atol=1e-15)
+
+
+@pytest.mark.parametrize("target", [[0, 5], [-1, 0]])
+def test_targets_out_of_range_are_errors(target):
+    with pytest.raises(IndexError, match="out of range"):
+        F.cross_entropy(nt.Tensor(np.zeros((2, 5))), np.array(target))
+
+
+# ---- functions of the normal distribution -------------------------------------------------
+
+GRID = np.concatenate([np.linspace(-9, 9, 20_001), [0.0, -0.0, 1e-30, -1e-30, 40.0, -40.0]])
+
+
+def exact(function, grid):
+    return np.array([function(float(v)) for v in grid])
+
+
+@both
+@pytest.mark.parametrize("dtype, tolerance", [(np.float32, 3e-7), (np.float64, 1e-15)])
+def test_erf(transform, dtype, tolerance):
+    grid = GRID.astype(dtype)
+    found = transform(nt.erf)(nt.Tensor(grid)).numpy().astype(np.float64)
+    assert np.abs(found - exact(math.erf, grid)).max() <= tolerance
+
+
+@both
+@pytest.mark.parametrize("dtype, tolerance", [(np.float32, 3e-7), (np.float64, 1e-15)])
+def test_gelu(transform, dtype, tolerance):
+    grid = GRID.astype(dtype)
+    found = transform(F.gelu)(nt.Tensor(grid)).numpy().astype(np.float64)
+    expected = exact(lambda v: v * 0.5 * math.erfc(-v / math.sqrt(2)), grid)
+    assert (np.abs(found - expected) / np.maximum(1, np.abs(expected))).max() <= tolerance
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(np.float32, 3e-6), (np.float64, 1e-13)])
+def test_gradient_of_gelu(dtype, tolerance):
+    grid = GRID.astype(dtype)
+    found = nt.grad(lambda x: F.gelu(x).sum())(grid).numpy()
+    density = lambda v: math.exp(-v * v / 2) / math.sqrt(2 * math.pi)
+    expected = exact(lambda v: 0.5 * math.erfc(-v / math.sqrt(2)) + v * density(v), grid)
+    np.testing.assert_allclose(found, expected, atol=tolerance, rtol=0)
+
+
+@both
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["sigmoid", "softplus", "silu", "mish", "gelu", "relu", "tanh"])
+def test_activations_far_out(transform, name, dtype):
+    """Neither the value nor the gradient overflows, and pytest turns warnings into errors."""
+    activation = getattr(F, name)
+    x = nt.Tensor(
+        np.array([-1e4, -200.0, -90.0, 0.0, 90.0, 200.0, 1e4], dtype), requires_grad=True
+    )
+    out = transform(activation)(x)
+    out.sum().backward()
+    assert np.isfinite(out.numpy()).all()
+    assert np.isfinite(x.grad.numpy()).all()
+    limit = 0.0 if name in ("sigmoid", "tanh") else 1.0
+    assert x.grad.numpy()[-1] == limit
+    assert abs(x.grad.numpy()[0]) < 1e-30
+
+
+# ---- layer norms --------------------------------------------------------------------------
+
+
+@both
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_layer_norm_far_from_zero(transform, offset):
+    x = (RNG.normal(size=(3, 16)) + offset).astype(np.float32)
+    gain, bias = np.ones(16, np.float32), np.zeros(16, np.float32)
+    found = transform(lambda x: F.layer_norm(x, 16, nt.Tensor(gain), nt.Tensor(bias)))
+    wide = x.astype(np.float64)
+    expected = (wide - wide.mean(1, keepdims=True)) / np.sqrt(wide.var(1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(
+        found(nt.Tensor(x)).numpy(), expected, atol=2e-3 if offset else 1e-6
+    )
+
+
+@both
+def test_norms_of_constant_rows(transform):
+    x = nt.Tensor(np.full((2, 8), 3.0), requires_grad=True)
+    gain, bias = nt.Tensor(np.ones(8)), nt.Tensor(np.zeros(8))
+    out = transform(lambda x: F.layer_norm(x, 8, gain, bias))(x)
+    out.sum().backward()
+    assert not out.numpy().any()
+    assert np.isfinite(x.grad.numpy()).all()
