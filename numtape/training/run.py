@@ -21,17 +21,18 @@ def start(options: Options) -> bool:
     Raises DataError and ValueError where data or options do not fit, CheckpointError where the
     result cannot be saved, and TrainingError.
     """
+    began = time.perf_counter()
     folder = new_folder(options)
-    return _train(Trainer(build_task(options, _say), options), folder)
+    return _train(Trainer(build_task(options, _say), options), folder, began)
 
 
 def resume(folder: Path, given: dict[str, Any]) -> bool:
     """Go on with the run in a folder, some options changed; otherwise like `start`."""
-    return _train(resume_run(folder, given, _say), folder)
-
-
-def _train(trainer: Trainer, folder: Path) -> bool:
     began = time.perf_counter()
+    return _train(resume_run(folder, given, _say), folder, began)
+
+
+def _train(trainer: Trainer, folder: Path, began: float) -> bool:
     options = trainer.options
     # Around everything, and not in each call of a tape: samples and scores are computed here too.
     with threadpool_limits(options.threads, user_api="blas"):
