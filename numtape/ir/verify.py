@@ -49,7 +49,7 @@ def _fault(graph: Graph, node: Value, reason: str) -> VerifyError:
     for v in node.inputs:
         names.setdefault(v, "?")
     shown = [v for v in graph.nodes if not v.is_constant]
-    at = shown.index(node)
+    at = next(i for i, v in enumerate(shown) if v is node)
     around = [
         ("> " if v is node else "  ") + line(v, {**dict.fromkeys(v.inputs, "?"), **names})
         for v in shown[max(0, at - 5) : at + 6]
