@@ -58,6 +58,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def run_translate(given: argparse.Namespace) -> int:
+    """`numtape translate`: lines in, translations out; the exit code."""
     model, tokenizers, options = load_model(given.checkpoint)
     if isinstance(model, GPT):
         raise DataError(f"{given.checkpoint} holds a GPT; use numtape generate")
@@ -74,6 +75,7 @@ def run_translate(given: argparse.Namespace) -> int:
 
 
 def run_generate(given: argparse.Namespace) -> int:
+    """`numtape generate`: text that goes on from a prompt; the exit code."""
     model, tokenizers, options = load_model(given.checkpoint)
     if not isinstance(model, GPT):
         raise DataError(f"{given.checkpoint} holds an encoder-decoder; use numtape translate")

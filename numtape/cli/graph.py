@@ -45,6 +45,7 @@ def add(commands: Any) -> argparse.ArgumentParser:
 
 
 def run(given: argparse.Namespace) -> int:
+    """`numtape graph`: a model's graph, tape or memory; the exit code."""
     if given.checkpoint is not None:
         model = load_model(given.checkpoint)[0]
     else:

@@ -30,6 +30,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def make_parser() -> Parser:
+    """The parser of all commands and their options."""
     parser = Parser(prog=PROGRAM, description="Train Transformers as plain NumPy programs.")
     parser.add_argument("--version", action="version", version=f"numtape {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")

@@ -165,7 +165,7 @@ class Recorder:
         leaves: Sequence[Tensor] = (),
         release: bool = False,
     ) -> dict[Tensor, Tensor]:
-        """Gradients for the leaves; recorded with `create_graph`, the tape dropped with `release`."""
+        """Gradients for the leaves; recorded with `create_graph`, the tape let go by `release`."""
         needed: Callable[[Tensor], bool] = (
             _leading_to(outputs, leaves) if leaves else (lambda t: t._requires_grad)
         )
@@ -302,6 +302,7 @@ def evaluate(
 
 
 def check_assignable(tensor: Tensor, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """An error that names the line where a tensor cannot take a value of this shape and dtype."""
     if tensor.shape != shape:
         raise ShapeError(f"at {user_line()}: a tensor of {tensor.type} cannot take shape {shape}")
     if not np.can_cast(dtype, tensor.dtype, "same_kind"):
