@@ -17,7 +17,7 @@ from threadpoolctl import ThreadpoolController
 
 from numtape.tape import CompiledTape
 from numtape.tracer.recorder import grad_enabled
-from numtape.tracer.structure import flatten, skeleton
+from numtape.tracer.structure import changed_static, flatten, skeleton
 from numtape.tracer.tensor import Tensor
 from numtape.tracer.trace import input_type, is_array, tracing
 
@@ -130,10 +130,7 @@ def _leaves(args: tuple, kwargs: dict) -> list[Any]:
 
 
 def _key(args: tuple, kwargs: dict, leaves: list) -> Key:
-    if not kwargs and len(leaves) == len(args):
-        nesting: Any = len(args)
-    else:
-        nesting = skeleton((args, kwargs), is_array)
+    nesting = skeleton((args, kwargs), is_array)
     return (nesting, grad_enabled(), *(_signature(leaf) for leaf in leaves))
 
 
@@ -148,8 +145,8 @@ def _signature(leaf: Any) -> tuple:
 
 def _differences(old: Key, new: Key) -> list[str]:
     found = []
-    if old[0] != new[0] or len(old) != len(new):
-        found.append("the nesting or a static argument differs")
+    if old[0] != new[0]:
+        found.append(changed_static(old[0], new[0]))
     if old[1] != new[1]:
         found.append("gradients are " + ("wanted" if new[1] else "not wanted"))
     for i, (a, b) in enumerate(zip(old[2:], new[2:], strict=False)):

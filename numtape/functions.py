@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from numtape.ir.interpreter import current
-from numtape.ir.ops import activations, elementwise, indexing, linalg, reductions, shapes
 from numtape.ir.op import Op
+from numtape.ir.ops import activations, elementwise, indexing, linalg, reductions, shapes
 from numtape.tracer.tensor import Tensor
 from numtape.tracer.trace import tracing
 

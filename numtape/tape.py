@@ -22,7 +22,7 @@ from numtape.lazy import lazy
 from numtape.passes import PIPELINE, optimise
 from numtape.runtime.cost import Cost, cost
 from numtape.runtime.memory import Memory
-from numtape.runtime.tape import Tape
+from numtape.runtime.tape import Tape, explain
 from numtape.tracer.recorder import CONSUMED, EAGER
 from numtape.tracer.structure import rebuild
 from numtape.tracer.tensor import Structure, Tensor
@@ -143,7 +143,11 @@ class CompiledTape:
         lease = Lease(self._tape, bound)
         for place, given in zip(bound.arguments, self._given(leaves), strict=False):
             place[...] = given
-        bound.first()
+        try:
+            bound.first()
+        except Exception as error:
+            explain(error, self._tape.filename)
+            raise
         arrays = [place.copy() for place in bound.outputs[: self._early]]
         for tensor in self._updated:
             tensor.version += 1

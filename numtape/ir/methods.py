@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from numtape.ir.op import ufunc_op
 from numtape.ir.ops import activations, elementwise, indexing, linalg, reductions, shapes
 from numtape.ir.types import Shape, Type
 
@@ -17,7 +18,6 @@ class Methods:
     """Needs `type`; gives NumPy's operators and methods."""
 
     __slots__ = ()
-    __array_ufunc__ = None  # NumPy leaves `array + tensor` to the tensor
     __hash__ = object.__hash__
     type: Type
 
@@ -48,6 +48,29 @@ class Methods:
     @property
     def T(self) -> Any:
         return shapes.transpose(self)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        """`np.exp(tensor)` and `array + tensor` are the operation whose kernel is the ufunc."""
+        op = ufunc_op(ufunc)
+        if method != "__call__" or kwargs or op is None:
+            raise TypeError(
+                f"np.{ufunc.__name__} cannot be used on a tensor like this; use numtape's own "
+                "functions and methods, or tensor.numpy() outside compiled functions"
+            )
+        return op(*inputs)
+
+    def __array_function__(self, function: Any, *_: Any) -> Any:
+        name = function.__name__
+        raise TypeError(
+            f"np.{name} takes arrays, not tensors; use numtape.{name} if there is one, or "
+            "tensor.numpy() outside compiled functions"
+        )
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise TypeError(
+            "entries of a tensor cannot be set; make a new one with where(mask, value, x) or "
+            "index_add(x, index, values), or give all entries at once with x.assign(values)"
+        )
 
     def __len__(self) -> int:
         if not self.shape:

@@ -108,6 +108,11 @@ class Op:
         return (None,) * skipped + (dtype,) * len(met)
 
 
+def ufunc_op(ufunc: np.ufunc) -> Op | None:
+    """The operation whose kernel is a NumPy ufunc."""
+    return next((op for op in REGISTRY.values() if op.kernel is ufunc), None)
+
+
 def _meeting_dtype(args: tuple) -> np.dtype:
     strong: list[np.dtype] = []
     weak: list[np.dtype] = []

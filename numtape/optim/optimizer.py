@@ -15,7 +15,7 @@ from numtape.ir.types import Type
 from numtape.tracer.holder import Holder, joined
 from numtape.tracer.recorder import no_grad
 from numtape.tracer.tensor import Tensor
-from numtape.tracer.trace import tracing
+from numtape.tracer.trace import Trace, tracing
 
 Schedule = Callable[[Any], Any]
 Rate = float | Schedule
@@ -124,13 +124,21 @@ class Optimizer(Holder):
             yield
             return
         path = "optimizer"
+        self._name_state(recorder, path)
         self.watch(recorder, path)
         for i, group in enumerate(self.groups):
             group.watch(recorder, joined(path, f"groups.{i}"))
-        for name, tensor in self.state_tensors().items():
-            recorder.name(tensor, joined(path, name))
         with recorder.builder.scope.inside(path):
             yield
+
+    def _name_state(self, recorder: Trace, path: str) -> None:
+        """Moments are called after their parameter in graphs and source."""
+        recorder.name(self.steps, joined(path, "steps"))
+        for i, group in enumerate(self.groups):
+            recorder.name(group.lr, joined(path, f"groups.{i}.lr"))
+        for moment in self.moments:
+            for p, tensor in zip(self.parameters, getattr(self, moment), strict=True):
+                recorder.name(tensor, joined(recorder.name_of(p), moment))
 
 
 def scalar_state(value: float) -> Tensor:

@@ -86,6 +86,17 @@ class Tape:
         return len(self._free)
 
 
+def explain(error: BaseException, filename: str) -> None:
+    """Add to an error the line of the tape in which it arose, with its node and user line."""
+    frame = error.__traceback__
+    while frame is not None:
+        if frame.tb_frame.f_code.co_filename == filename:
+            line = linecache.getline(filename, frame.tb_lineno).strip()
+            error.add_note(f"in the compiled tape, line {frame.tb_lineno}: {line}")
+            return
+        frame = frame.tb_next
+
+
 def _compiled(source: str, filename: str) -> CodeType:
     return compile(source, filename, "exec")
 

@@ -165,7 +165,7 @@ class Recorder:
         leaves: Sequence[Tensor] = (),
         release: bool = False,
     ) -> dict[Tensor, Tensor]:
-        """Gradients for the leaves; recorded with `create_graph`, the tape let go by `release`."""
+        """Gradients for the leaves; recorded with `create_graph`; `release` frees the tape."""
         needed: Callable[[Tensor], bool] = (
             _leading_to(outputs, leaves) if leaves else (lambda t: t._requires_grad)
         )

@@ -33,14 +33,52 @@ def rebuild(tree: Any, is_leaf: Callable[[Any], bool], leaf: Callable[[Any], Any
     return tree
 
 
-def skeleton(tree: Any, is_leaf: Callable[[Any], bool]) -> Any:
-    """The nesting and everything static in it, hashable; leaves stand as None."""
+Skeleton = tuple[tuple[Path, Any], ...]
+
+
+def skeleton(tree: Any, is_leaf: Callable[[Any], bool], path: Path = "") -> Skeleton:
+    """The nesting and everything static in it by path, hashable; leaves stand as None.
+
+    Raises TypeError for static values that are not hashable.
+    """
     if is_leaf(tree):
-        return None
-    children = tuple((name, skeleton(child, is_leaf)) for name, child in _children(tree))
+        return ((path, None),)
+    children = _children(tree)
     if children or isinstance(tree, tuple | list | dict):
-        return (type(tree), children)
-    return (type(tree), tree)
+        inner = (entry for name, c in children for entry in skeleton(c, is_leaf, path + name))
+        return ((path, type(tree)), *inner)
+    if type(tree).__hash__ is None:
+        raise TypeError(
+            f"the argument {readable(path)} is a {type(tree).__name__}, which is neither an array "
+            "nor hashable; pass arrays, numbers, strings, or tuples, lists and dicts of them"
+        )
+    return ((path, (type(tree), tree)),)
+
+
+def changed_static(old: Skeleton, new: Skeleton) -> str:
+    """The first place in which two skeletons differ, in words; empty where they do not."""
+    before, after = dict(old), dict(new)
+    for path in dict.fromkeys((*after, *before)):
+        a, b = before.get(path, "absent"), after.get(path, "absent")
+        if a != b:
+            return f"argument {readable(path)} is {_shown(b)}, it was {_shown(a)}"
+    return ""
+
+
+def _shown(entry: Any) -> str:
+    if entry is None:
+        return "an array"
+    if isinstance(entry, tuple):
+        return repr(entry[1])
+    return entry if isinstance(entry, str) else f"a {entry.__name__}"
+
+
+def readable(path: Path) -> str:
+    """`[0][1]` (of arguments and keywords) as `arg1`, `[1]['mask']` as `mask`."""
+    if path.startswith("[0]["):
+        number, _, rest = path[4:].partition("]")
+        return f"arg{number}{rest}"
+    return path[3:].removeprefix("['").replace("']", "", 1)
 
 
 def _children(tree: Any) -> list[tuple[Path, Any]]:

@@ -24,7 +24,7 @@ from numtape.tracer.recorder import (
     is_released,
     usable_gradient,
 )
-from numtape.tracer.structure import flatten, rebuild
+from numtape.tracer.structure import flatten, readable, rebuild
 from numtape.tracer.tensor import Tensor, TraceError, as_array, refuse
 
 
@@ -250,6 +250,10 @@ class Trace(Recorder):
         """Call a captured tensor by this name in graphs and source."""
         self._names.setdefault(id(tensor), name)
 
+    def name_of(self, tensor: Tensor) -> str:
+        """The name given to a tensor so far."""
+        return self._names.get(id(tensor), "parameter")
+
     def _name_captured(self) -> None:
         """Give the captured inputs their names, which may be known only after they were read."""
         inputs = {id(v): i for i, v in enumerate(self.builder.inputs)}
@@ -378,7 +382,7 @@ def _trace(function: Callable, args: tuple, kwargs: dict) -> Traced:
     names = iter(path for path, _ in flatten((args, kwargs), is_array))
 
     def enter(value: Any) -> Tensor:
-        leaves.append(recorder.argument(value, _readable(next(names))))
+        leaves.append(recorder.argument(value, readable(next(names))))
         return leaves[-1]
 
     inner_args, inner_kwargs = rebuild((args, kwargs), is_array, enter)
@@ -389,11 +393,3 @@ def _trace(function: Callable, args: tuple, kwargs: dict) -> Traced:
         return recorder.finish(name, result, leaves)
     finally:
         recorder.leave()
-
-
-def _readable(path: str) -> str:
-    """`[0][1]` as `arg1`, `[1]['mask']` as `mask`."""
-    if path.startswith("[0]["):
-        number, _, rest = path[4:].partition("]")
-        return f"arg{number}{rest}"
-    return path[3:].removeprefix("['").replace("']", "", 1)

@@ -303,7 +303,7 @@ def _apply_arrays(x: Any, arrays: dict[int, Any], together: bool) -> Any:
     order = [*rest[:first], *axes, *rest[first:]]
     if order != list(range(x.ndim)):
         x = transpose(x, order)
-    shape = x.shape[:first] + (math.prod(sizes),) + x.shape[first + len(axes) :]
+    shape = (*x.shape[:first], math.prod(sizes), *x.shape[first + len(axes) :])
     return _take(reshape(x, shape), index, axis=first)
 
 

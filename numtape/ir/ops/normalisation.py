@@ -11,7 +11,7 @@ import numpy as np
 
 from numtape.ir.op import Example, Op
 from numtape.ir.ops.elementwise import exp, isfinite, log, where
-from numtape.ir.ops.indexing import scatter_add, flat_positions, take_along_last
+from numtape.ir.ops.indexing import flat_positions, scatter_add, take_along_last
 from numtape.ir.ops.linalg import matmul
 from numtape.ir.ops.rules import example, require_float, require_integers
 from numtape.ir.ops.shapes import arange, full

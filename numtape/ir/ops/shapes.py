@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -332,7 +333,7 @@ def split(x: Any, parts: int | Sequence[int], axis: int = 0) -> list[Any]:
     else:
         cuts = [0, *parts, length]
     lead = (slice(None),) * a
-    return [x[(*lead, slice(i, j))] for i, j in zip(cuts, cuts[1:], strict=False)]
+    return [x[(*lead, slice(i, j))] for i, j in pairwise(cuts)]
 
 
 def pad(x: Any, width: Any, value: Scalar = 0) -> Any:
