@@ -11,7 +11,8 @@ import numpy as np
 
 from numtape.ir.location import user_line
 from numtape.ir.types import Type
-from numtape.runtime.tape import Bound, Tape
+from numtape.runtime.blocks import Bound
+from numtape.runtime.tape import Tape
 from numtape.tracer.recorder import grad_enabled
 from numtape.tracer.tensor import Tensor
 
@@ -49,17 +50,21 @@ class _Reverse:
     broadcasts = False
     expand = None
 
-    def __init__(self, lease: Lease, early: int, seeds: int) -> None:
+    def __init__(self, lease: Lease, early: int, seeds: int, leaves: int) -> None:
         self._lease = lease
         self._early = early
         self._seeds = seeds
+        self._leaves = leaves
         self._answered: Tensor | None = None
         self._gradients: list[Tensor] = []
 
     def __repr__(self) -> str:
         return "<a compiled call>"
 
-    def vjp(self, position: int) -> Callable[..., Tensor]:
+    def vjp(self, position: int) -> Callable[..., Tensor] | None:
+        if position >= self._leaves:
+            return None
+
         def rule(g: Tensor, out: Tensor, *inputs: Tensor, parts: Any) -> Tensor:
             if self._answered is not g:  # the rules of all inputs share one run
                 self._gradients = self._run(g, parts)
@@ -104,23 +109,26 @@ def differentiable(
     arrays: Sequence[np.ndarray],
     sources: Sequence[int],
     leaves: Sequence[Tensor],
+    read: Sequence[Tensor],
     lease: Lease,
     early: int,
 ) -> list[Tensor]:
     """The outputs of a call as tensors from which `backward()` reaches the reverse tape.
 
     One node stands for the whole call. With several differentiable outputs it is their entries
-    laid end to end, and each output is a view of its part.
+    laid end to end, and each output is a view of its part. What the reverse tape will `read` must
+    not change before.
     """
     ends = np.cumsum([arrays[i].size for i in sources]).tolist()
     parts = tuple(zip([0, *ends[:-1]], ends, strict=True))
-    reverse: Any = _Reverse(lease, early, len(sources))
+    reverse: Any = _Reverse(lease, early, len(sources), len(leaves))
+    inputs = (*leaves, *read)
     tensors = [_plain(a) for a in arrays]
     if len(sources) == 1:
-        tensors[sources[0]].record(reverse, tuple(leaves), {"parts": parts})
+        tensors[sources[0]].record(reverse, inputs, {"parts": parts})
         return tensors
     whole = _plain(np.concatenate([arrays[i].reshape(-1) for i in sources]))
-    whole.record(reverse, tuple(leaves), {"parts": parts})
+    whole.record(reverse, inputs, {"parts": parts})
     for i, (start, stop) in zip(sources, parts, strict=True):
         tensors[i] = whole[start:stop].reshape(arrays[i].shape)
     return tensors

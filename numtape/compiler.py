@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from numtape.runtime.blocks import Blocks
 from numtape.tape import CompiledTape
 from numtape.tracer.recorder import grad_enabled
 from numtape.tracer.structure import changed_static, flatten, skeleton
@@ -39,6 +40,7 @@ class Compiled:
         self.max_tapes = max_tapes
         self.misses: list[str] = []
         self._tapes: OrderedDict[Key, list[CompiledTape]] = OrderedDict()
+        self._blocks = Blocks()
         self._lock = threading.RLock()
         self._threads = threads
         self._controller = ThreadpoolController() if threads is not None else None
@@ -88,7 +90,7 @@ class Compiled:
 
     def _miss(self, key: Key, args: tuple, kwargs: dict) -> CompiledTape:
         reason = self._reason(key)
-        tape = CompiledTape(self.function, args, kwargs, self.exact)
+        tape = CompiledTape(self.function, args, kwargs, self.exact, self._blocks)
         self.misses.append(f"trace {len(self.misses) + 1}: {reason} ({tape.milliseconds:.0f} ms)")
         # Those for other modes, such as eval(), may serve again.
         made = [*self._tapes.pop(key, ()), tape]

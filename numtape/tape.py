@@ -20,6 +20,7 @@ from numtape.ir.interpreter import active
 from numtape.ir.types import Type
 from numtape.lazy import lazy
 from numtape.passes import PIPELINE, optimise
+from numtape.runtime.blocks import Blocks
 from numtape.runtime.cost import Cost, cost
 from numtape.runtime.memory import Memory
 from numtape.runtime.tape import Tape, explain
@@ -43,7 +44,9 @@ class CompiledTape:
     milliseconds  what making it took, in all; `phases` by phase.
     """
 
-    def __init__(self, function: Callable, args: tuple, kwargs: dict, exact: bool) -> None:
+    def __init__(
+        self, function: Callable, args: tuple, kwargs: dict, exact: bool, blocks: Blocks
+    ) -> None:
         self.exact = exact
         self.phases: dict[str, float] = {}
         with active(EAGER):
@@ -58,7 +61,7 @@ class CompiledTape:
             self._optimised, records = optimise(_program(self._traced), chosen)
             self.passes = PassReport(records)
         with self._timed("plan and emit"):
-            self._tape = _bindable(self._optimised, self._traced)
+            self._tape = _bindable(self._optimised, self._traced, blocks)
         self._prepare_call()
         self._seen = Structure.changes
 
@@ -136,6 +139,15 @@ class CompiledTape:
         captured = traced.captured
         self._read_gradients = [c.target for c in captured if isinstance(c, Gradient)]
         self._early = len(traced.graph.outputs) + len(self._returned)
+        self._late = self._read_late()
+
+    def _read_late(self) -> list[Tensor]:
+        """The captured tensors that the reverse tape reads where they are."""
+        plan, traced = self._tape.plan, self._traced
+        read = [v for node in plan.order[plan.first :] for v in node.inputs]
+        roots = {plan.places[v].root for v in (*read, *plan.graph.outputs[self._early :])}
+        captured = zip(traced.captured, plan.graph.inputs[traced.arguments :], strict=False)
+        return [c for c, v in captured if v in roots and isinstance(c, Tensor)]
 
     def run(self, leaves: Sequence[Any]) -> Any:
         """The result for these argument leaves; what the function assigns is assigned."""
@@ -181,7 +193,7 @@ class CompiledTape:
             lease.end()
             return [_tensor(a) for a in arrays]
         sources = [_tensor_at(leaf, leaves) for leaf in joint.leaves]
-        return differentiable(arrays, joint.sources, sources, lease, self._early)
+        return differentiable(arrays, joint.sources, sources, self._late, lease, self._early)
 
 
 def _program(traced: Traced) -> Graph:
@@ -201,11 +213,11 @@ def _program(traced: Traced) -> Graph:
     return replace(graph, outputs=outputs, updates=tuple(outward), early=early)
 
 
-def _bindable(graph: Graph, traced: Traced) -> Tape:
+def _bindable(graph: Graph, traced: Traced, blocks: Blocks) -> Tape:
     captured = traced.captured
     parameters = [i for i, c in enumerate(captured) if isinstance(c, Tensor) and c.requires_grad]
     arrays = [None if isinstance(c, Gradient) else _array(c) for c in captured]
-    return Tape(graph, arrays, traced.arguments, parameters)
+    return Tape(graph, arrays, traced.arguments, parameters, blocks)
 
 
 def _tensor_at(target: Any, leaves: Sequence[Any]) -> Any:

@@ -63,7 +63,9 @@ class Timeline:
         """Whose memory, from where to where."""
         owner = self.plan.owner.get(root, root)
         start = self.plan.offsets.get(owner, 0)
-        return (None if owner in self.plan.offsets else owner), start, start + root.nbytes
+        space = None if owner in self.plan.offsets else owner
+        block = "constants" if owner in set(self.plan.fixed) else space
+        return block, start, start + root.nbytes
 
     def clashes(self):
         """Values that are read after something else was written over them."""

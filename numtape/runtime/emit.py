@@ -31,7 +31,18 @@ class _Emitter:
         self.needs: dict[str, Any] = {}
         self.kernels: dict[Callable, str] = {}
         self.reshaped: dict[tuple[str, Shape], str] = {}
-        self.used = {"arena", "np", "bind", "step", "forward", "reverse", "arguments", "outputs"}
+        self.fixed = set(plan.fixed)
+        self.used = {
+            "arena",
+            "constants",
+            "np",
+            "bind",
+            "step",
+            "forward",
+            "reverse",
+            "arguments",
+            "outputs",
+        }
 
     # ---- the whole -------------------------------------------------------------------------
 
@@ -49,7 +60,7 @@ class _Emitter:
             "import numpy as np",
             "",
             "",
-            *_signature(["arena", *(self.names[v] for v in plan.outside)]),
+            *_signature(["arena", "constants", *(self.names[v] for v in plan.outside)]),
             *self._indented(self.bound),
             "",
             *self._indented(tapes),
@@ -63,7 +74,7 @@ class _Emitter:
 
     def _bind_nodes(self) -> None:
         """Views over the arena for all results, and the nodes that are computed only once."""
-        fixed, work = set(self.plan.fixed), set(self.plan.order)
+        fixed, work = self.fixed, set(self.plan.order)
         for node in self.plan.graph.nodes:
             if node in fixed or node in work:
                 self._bind_result(node)
@@ -110,7 +121,8 @@ class _Emitter:
 
     def _memory(self, value: Value, offset: int) -> str:
         dtype = f"np.{value.dtype.name}" if value.dtype != np.bool_ else "np.bool_"
-        where = f"np.ndarray({value.shape}, {dtype}, arena, {offset})"
+        block = "constants" if value in self.fixed else "arena"
+        where = f"np.ndarray({value.shape}, {dtype}, {block}, {offset})"
         return f"{self.names[value]} = {where}"
 
     def _bind_result(self, node: Value) -> None:

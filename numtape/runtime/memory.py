@@ -18,9 +18,11 @@ class Memory:
     optimizer    other tensors that the tape updates: moments, counters, random state.
     inputs       captured tensors and arrays that it only reads.
 
+    Of each tape, for good:
+    constants    what is computed once, when the tape is bound.
+
     In the arena, at the moment when most of it is in use:
     arguments    the copies of the arguments.
-    constants    what is computed once, when the tape is bound.
     activations  results of the forward part that the reverse part still reads.
     gradients    results of the reverse part.
     scratch      everything else.
@@ -32,8 +34,8 @@ class Memory:
     parameters: int
     optimizer: int
     inputs: int
-    arguments: int
     constants: int
+    arguments: int
     activations: int
     gradients: int
     scratch: int
@@ -52,10 +54,11 @@ def account(
     parameters: Collection[Value],
     slots: Mapping[Value, Slot],
     work: Sequence[Value],
+    constants: int,
 ) -> Memory:
     """The report for a plan; `slots` are the arena's, by the value each was made for."""
     moment = fullest_moment(list(slots.values()))
-    used = dict.fromkeys(("arguments", "constants", "activations", "gradients", "scratch"), 0)
+    used = dict.fromkeys(("arguments", "activations", "gradients", "scratch"), 0)
     for value, slot in slots.items():
         if slot.start <= moment <= slot.stop:
             used[_purpose(value, slot, moment)] += slot.nbytes
@@ -65,6 +68,7 @@ def account(
         parameters=sum(v.nbytes for v in captured if v in known),
         optimizer=sum(v.nbytes for v in captured if v in updated),
         inputs=sum(v.nbytes for v in captured if v not in known and v not in updated),
+        constants=constants,
         **used,
         unshared=sum(aligned(v.nbytes) for v in work),
         arena=max((s.offset + s.nbytes for s in slots.values()), default=0),
@@ -73,7 +77,7 @@ def account(
 
 def _purpose(value: Value, slot: Slot, moment: int) -> str:
     if not value.inputs:
-        return "arguments" if value.op.name == "input" else "constants"
+        return "arguments"
     if value.origin.reverse:
         return "gradients"
     return "activations" if slot.start < moment < slot.stop else "scratch"

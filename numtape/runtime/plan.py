@@ -1,6 +1,6 @@
 """The plan: order, memory and exact bytes, known before anything has run."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +33,7 @@ class Plan:
     offsets: Mapping[Value, int]
     slots: tuple[Slot, ...]
     nbytes: int
+    fixed_nbytes: int
     memory: Memory
 
     @property
@@ -53,10 +54,12 @@ def plan(
     held = set(fixed)
     order = [v for v in work if v not in held]
     first = first_tape(graph, order)
+    outside = captured.keys() | held
     lives = lifetimes(graph, places, order, first, fixed, captured)
-    owners = [v for v in lives.start if v not in captured and lives.owner[v] is v]
+    owners = [v for v in lives.start if v not in outside and lives.owner[v] is v]
     spans = [Span(v.nbytes, lives.start[v], lives.stop[v]) for v in owners]
     offsets, nbytes = pack(spans)
+    fixed_offsets, fixed_nbytes = _end_to_end(fixed)
     names = numbering(graph)
     slots = [
         Slot(names[v], offset, aligned(s.nbytes), s.start, s.stop)
@@ -70,8 +73,25 @@ def plan(
         first,
         places,
         lives.owner,
-        dict(zip(owners, offsets, strict=True)),
+        dict(zip(owners, offsets, strict=True)) | fixed_offsets,
         tuple(slots),
         nbytes,
-        account(graph, list(captured), parameters, dict(zip(owners, slots, strict=True)), work),
+        fixed_nbytes,
+        account(
+            graph,
+            list(captured),
+            parameters,
+            dict(zip(owners, slots, strict=True)),
+            work,
+            fixed_nbytes,
+        ),
     )
+
+
+def _end_to_end(values: Sequence[Value]) -> tuple[dict[Value, int], int]:
+    """Offsets one behind the other, for what lives throughout, and their whole size."""
+    offsets, total = {}, 0
+    for v in values:
+        offsets[v] = total
+        total += aligned(v.nbytes)
+    return offsets, total

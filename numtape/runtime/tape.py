@@ -1,37 +1,24 @@
-"""The tape: compiled source, bound to an arena, replayed.
+"""The tape: compiled source, bound to a block of memory, replayed.
 
-A tape owns a pool of arenas. A call takes one and returns it when nobody can need it any more, so
-calls in flight never overwrite each other.
+A call takes a block and returns it when nobody can need it any more, so calls in flight never
+overwrite each other.
 """
 
 import itertools
 import linecache
-import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from types import CodeType
 from typing import Any
 
 import numpy as np
 
 from numtape.ir.graph import Graph
-from numtape.runtime.arena import reserve
+from numtape.runtime.blocks import Blocks, Bound
 from numtape.runtime.emit import emit
 from numtape.runtime.memory import Memory
 from numtape.runtime.plan import Plan, plan
 
 _serial = itertools.count()
-
-
-class Bound:
-    """A tape on one arena.
-
-    arguments  the places for the arguments, then for the gradients of a reverse tape.
-    outputs    where the results are; first, second  the tapes (the second may be None).
-    """
-
-    def __init__(self, bind: Callable, nbytes: int, captured: Sequence[np.ndarray]) -> None:
-        self.arena = reserve(nbytes)
-        self.arguments, self.outputs, self.first, self.second = bind(self.arena, *captured)
 
 
 class Tape:
@@ -47,9 +34,11 @@ class Tape:
         captured: Sequence[np.ndarray | None],
         arguments: int,
         parameters: Collection[int] = (),
+        blocks: Blocks | None = None,
     ) -> None:
         """`captured` are the arrays of the inputs that follow so many `arguments`, None for one
-        that is given at each call; those at the positions `parameters` have gradients."""
+        that is given at each call; those at the positions `parameters` have gradients. Tapes
+        with the same `blocks` share memory."""
         inputs = graph.inputs[arguments : arguments + len(captured)]
         self.graph = graph
         bound = {v: a for v, a in zip(inputs, captured, strict=True) if a is not None}
@@ -61,29 +50,30 @@ class Tape:
         _register(self.filename, self.source)
         exec(_compiled(self.source, self.filename), namespace)
         self._bind = namespace["bind"]
-        self._free: list[Bound] = []
-        self._lock = threading.Lock()
+        self._blocks = blocks if blocks is not None else Blocks()
 
     @property
     def memory(self) -> Memory:
         return self.plan.memory
 
     def acquire(self) -> Bound:
-        """An arena that nobody uses."""
-        with self._lock:
-            if self._free:
-                return self._free.pop()
-        return Bound(self._bind, self.plan.nbytes, self.captured)
+        """The tape on a block that nobody uses."""
+        block = self._blocks.take(self.plan.nbytes)
+        bound = block.bound.get(self)
+        if bound is None:
+            plan = self.plan
+            bound = Bound(block, plan.nbytes, self._bind, plan.fixed_nbytes, self.captured)
+            block.bound[self] = bound
+        return bound
 
     def release(self, bound: Bound) -> None:
-        """Give an arena back for the next call."""
-        with self._lock:
-            self._free.append(bound)
+        """Give the block back for the next call."""
+        self._blocks.give(bound.block)
 
     @property
     def arenas(self) -> int:
-        """Arenas now lying free."""
-        return len(self._free)
+        """Blocks now lying free."""
+        return self._blocks.free
 
 
 def explain(error: BaseException, filename: str) -> None:

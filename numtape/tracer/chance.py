@@ -4,7 +4,6 @@ What `random` or `numpy.random` gives would be frozen into the tape: every call 
 numbers of the first. Their global states tell whether a trace has drawn from them.
 """
 
-import pickle
 import random
 import sys
 from collections.abc import Callable
@@ -38,8 +37,9 @@ def without_chance(run: Callable[[], Result]) -> Result:
     )
 
 
-def _states() -> bytes:
-    return pickle.dumps((random.getstate(), np.random.get_state(legacy=False)))
+def _states() -> tuple:
+    _, keys, *rest = np.random.get_state()
+    return random.getstate(), np.asarray(keys).tobytes(), *rest
 
 
 def _drawing_line(run: Callable[[], Any]) -> str:

@@ -1,0 +1,75 @@
+"""Memory that the tapes of one function share, however many shapes they were made for.
+
+Only tapes that run at the same time need blocks of their own. A tape takes the largest free block;
+where none is large enough a new one is made, and the smaller ones that lie free are given up, so
+that in the end one block of the largest size serves all shapes.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from numtape.runtime.arena import reserve
+
+Bind = Callable[..., tuple]
+
+
+class Block:
+    """A piece of memory, and the tapes whose views have been made over it."""
+
+    def __init__(self, nbytes: int) -> None:
+        self.memory = reserve(nbytes)
+        self.bound: WeakKeyDictionary[object, Bound] = WeakKeyDictionary()
+
+
+class Bound:
+    """A tape on one block.
+
+    arguments  the places for the arguments, then for the gradients of a reverse tape.
+    outputs    where the results are; first, second  the tapes (the second may be None).
+    """
+
+    def __init__(
+        self, block: Block, nbytes: int, bind: Bind, fixed: int, captured: Sequence[np.ndarray]
+    ) -> None:
+        """`fixed` bytes are the tape's own: what is computed once must not be shared."""
+        self.block = block
+        self.arena = block.memory[:nbytes]
+        made = bind(self.arena, reserve(fixed), *captured)
+        self.arguments, self.outputs, self.first, self.second = made
+
+
+class Blocks:
+    """The blocks of one function, free or in use."""
+
+    def __init__(self) -> None:
+        self._free: list[Block] = []
+        self._lock = threading.Lock()
+
+    def take(self, nbytes: int) -> Block:
+        """A block of at least so many bytes that nobody uses."""
+        with self._lock:
+            largest = max(self._free, key=_size, default=None)
+            if largest is not None and _size(largest) >= nbytes:
+                self._free.remove(largest)
+                return largest
+            for block in self._free:
+                block.bound.clear()  # views hold memory; do not wait for the collector
+            self._free.clear()
+        return Block(nbytes)
+
+    def give(self, block: Block) -> None:
+        """Take a block back for the next call."""
+        with self._lock:
+            self._free.append(block)
+
+    @property
+    def free(self) -> int:
+        """Blocks that lie free."""
+        return len(self._free)
+
+
+def _size(block: Block) -> int:
+    return block.memory.nbytes
