@@ -225,6 +225,29 @@ def test_old_value_of_an_updated_tensor_is_returned():
         assert new.tolist() == [i + 1, 11.0 + i]
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_old_value_is_read_by_the_reverse_tape(exact):
+    weight, scale = parameter(1.0, 1.0, 1.0), nt.Tensor(2 * ONES)
+
+    def loss(x):
+        old = (scale * 1.0).reshape(3, 1)
+        scale.assign(scale * 10)
+        return (x * weight * old[:, 0]).sum()
+
+    nt.compile(loss, exact=exact)(ONES).backward()
+    assert weight.grad.tolist() == [2.0, 2.0, 2.0]
+
+
+@pytest.mark.parametrize("changed", ["weight", "scale"])
+def test_captured_tensor_changes_between_forward_and_backward(changed):
+    tensors = {"weight": parameter(1.0, 1.0, 1.0), "scale": nt.Tensor(2 * ONES)}
+    loss = nt.compile(lambda x: (x * tensors["weight"] * tensors["scale"]).sum())
+    value = loss(ONES)
+    tensors[changed].assign(5 * ONES)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        value.backward()
+
+
 def test_tensors_that_swap():
     a, b = nt.tensor([1.0, 2.0]), nt.tensor([3.0, 4.0])
 
@@ -370,3 +393,20 @@ def test_tracing_on_one_thread_leaves_others_eager():
     assert (nt.Tensor(ONES) + 1).tolist() == [2.0, 2.0, 2.0]
     go_on.set()
     thread.join(10)
+
+
+def test_shapes_share_one_block_of_the_largest_size():
+    weight = nt.tensor(np.arange(12.0).reshape(4, 3), requires_grad=True)
+    compiled = nt.compile(lambda x: ((x @ weight).tanh() * 2.0).sum())
+    expected = {}
+    with nt.no_grad():
+        for rows in (2, 50, 7, 50, 2, 30):
+            x = np.linspace(-1, 1, 4 * rows).reshape(rows, 4)
+            expected.setdefault(rows, ((nt.tensor(x) @ weight).tanh() * 2.0).sum().item())
+            assert compiled(x).item() == pytest.approx(expected[rows], rel=1e-12)
+    blocks = {id(tape._tape._blocks) for tape in compiled.tapes}
+    assert len(compiled.tapes) == 4
+    assert len(blocks) == 1
+    assert compiled.tapes[0]._tape.arenas == 1
+    block = compiled.tapes[0]._tape.acquire().block
+    assert block.memory.nbytes == max(tape.memory.arena for tape in compiled.tapes)
