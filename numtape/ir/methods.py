@@ -51,7 +51,7 @@ class Methods:
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         """`np.exp(tensor)` and `array + tensor` are the operation whose kernel is the ufunc."""
-        op = ufunc_op(ufunc)
+        op = linalg.matmul if ufunc is np.matmul else ufunc_op(ufunc)
         if method != "__call__" or kwargs or op is None:
             raise TypeError(
                 f"np.{ufunc.__name__} cannot be used on a tensor like this; use numtape's own "
