@@ -88,6 +88,18 @@ def test_operators_with_numbers_and_arrays_on_either_side():
         same(found, expected)
 
 
+def test_numpy_functions_on_tensors():
+    x = drawn(2, 2) + 3
+    t = nt.Tensor(x)
+    same(np.exp(t), np.exp(x))
+    same(np.add(x, t), x + x)
+    same(np.matmul(t, x), x @ x)
+    assert isinstance(np.exp(t), nt.Tensor)
+    for refused in (np.sum, np.arctan, np.add.reduce):
+        with pytest.raises(TypeError, match="numtape"):
+            refused(t)
+
+
 @pytest.mark.parametrize(
     "name", ["abs", "cos", "exp", "expm1", "log", "log1p", "sign", "sin", "sqrt", "square", "tanh"]
 )

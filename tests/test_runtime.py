@@ -292,6 +292,22 @@ def test_backwards_in_any_order(order):
         assert np.array_equal(weight.grad.numpy(), expected)
 
 
+def test_calls_of_several_shapes_in_flight():
+    weight = nt.Tensor(np.linspace(0.5, 1.5, 4), requires_grad=True)
+    loss = lambda x: (nt.exp(x * weight).sum(0) * weight).sum()
+    compiled = nt.compile(loss, exact=True)
+    inputs = [np.random.default_rng(n).normal(size=(n, 4)) for n in (3, 50, 7, 3)]
+    for _ in range(2):
+        losses = [compiled(x) for x in inputs]
+        for i in (1, 3, 0, 2):
+            weight.grad = None
+            loss(nt.Tensor(inputs[i])).backward()
+            expected = weight.grad.numpy()
+            weight.grad = None
+            losses[i].backward()
+            assert np.array_equal(weight.grad.numpy(), expected)
+
+
 def test_second_backward_of_a_call_is_an_error():
     function, arguments = forward_and_reverse()
     loss = nt.compile(function)(*arguments)
@@ -349,18 +365,23 @@ def test_threads_call_one_function_at_once():
     assert len(compiled.misses) == 1
 
 
-def test_threads_trace_at_once():
-    compiled = nt.compile(lambda x: (x * 2).sum())
-    answers = {}
+def test_threads_trace_and_replay_many_shapes():
+    compiled = nt.compile(lambda x: (x * 2).cumsum(0) + x.sum())
     start = threading.Barrier(8)
+    wrong = []
 
-    def work(n):
+    def work(thread):
         start.wait(30)
-        answers[n] = compiled(np.ones(n)).item()
+        for n in [1 + (thread + i) % 8 for i in range(40)]:
+            x = np.full(n, float(thread))
+            expected = np.cumsum(x * 2) + x.sum()
+            if not np.array_equal(compiled(x).numpy(), expected):
+                wrong.append((thread, n))
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(1, 9)]
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert answers == {n: 2.0 * n for n in range(1, 9)}
+    assert wrong == []
+    assert len(compiled.misses) == 8
