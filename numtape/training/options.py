@@ -111,8 +111,7 @@ PRESETS = {
         max_length=128,
         vocab=8000,
         batch_tokens=4096,
-        # Each shape has a tape with an arena of its own, of some 375 MB at these sizes.
-        shapes=4,
+        shapes=8,
         steps=5000,
         lr=1e-3,
         warmup=1000,
@@ -133,6 +132,7 @@ PRESETS = {
         min_lr=1e-4,
         betas=(0.9, 0.99),
         weight_decay=0.1,
+        eval_every=500,
     ),
 }
 

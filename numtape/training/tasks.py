@@ -21,7 +21,7 @@ from numtape.transformer import GPT, GPTConfig, Transformer, TransformerConfig
 
 TRAINING_DATES, HELD_OUT_DATES = 50_000, 1_000
 HELD_OUT_PAIRS = 2_000
-VALIDATION_BATCHES = 40  # of text
+VALIDATION_BATCHES = 200  # of text, at most
 
 Model = Transformer | GPT
 Tokenizer = CharTokenizer | BPETokenizer
