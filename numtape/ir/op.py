@@ -36,7 +36,8 @@ class Example:
     by NumPy alone.
     """
 
-    inputs: Callable[[np.random.Generator], tuple[np.ndarray, ...]]
+    # In quotes here and elsewhere: NumPy loads its random part only when it is named.
+    inputs: "Callable[[np.random.Generator], tuple[np.ndarray, ...]]"
     reference: Callable[..., np.ndarray]
     attrs: Mapping[str, Any] = field(default_factory=dict)
 

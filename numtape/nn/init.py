@@ -5,7 +5,6 @@ float64 model of one seed start alike.
 """
 
 import math
-from statistics import NormalDist
 from typing import TypeVar
 
 import numpy as np
@@ -44,8 +43,7 @@ def trunc_normal_(
 
     Raises ValueError where [a, b] holds less than 1 % of the distribution.
     """
-    normal = NormalDist(mean, std)
-    if normal.cdf(b) - normal.cdf(a) < 0.01:
+    if _share_below(b, mean, std) - _share_below(a, mean, std) < 0.01:
         raise ValueError(
             f"[{a}, {b}] lies in the tail of the normal distribution with mean {mean} and "
             f"standard deviation {std}; widen it or move the mean"
@@ -55,6 +53,11 @@ def trunc_normal_(
     while (outside := (values < a) | (values > b)).any():
         values[outside] = generator.normal(mean, std, int(outside.sum()))
     return _filled(tensor, values)
+
+
+def _share_below(x: float, mean: float, std: float) -> float:
+    """The share of the normal distribution below x."""
+    return 0.5 * math.erfc((mean - x) / (std * math.sqrt(2.0)))
 
 
 def xavier_uniform_(tensor: T, gain: float = 1.0) -> T:

@@ -29,7 +29,7 @@ class Generator:
         self.state.assign(ops.advance(self.state))
         return drawn
 
-    def numpy(self) -> np.random.Generator:
+    def numpy(self) -> "np.random.Generator":
         """A NumPy generator for one use outside compiled functions, such as initialisation."""
         stream = ops.stream(self.state.numpy())
         self.state.assign(ops.advance(self.state))

@@ -204,7 +204,7 @@ def _largest(scores: np.ndarray, count: int) -> np.ndarray:
 
 
 def _draw(
-    logits: np.ndarray, temperature: float, top_k: int | None, random: np.random.Generator
+    logits: np.ndarray, temperature: float, top_k: int | None, random: "np.random.Generator"
 ) -> np.ndarray:
     """An id (B,) for each row of logits (B, vocab)."""
     if temperature == 0:

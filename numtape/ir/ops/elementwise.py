@@ -164,7 +164,7 @@ def _logical(*types: Type) -> Type:
     return Type(BOOL, broadcast(*types))
 
 
-def _booleans(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+def _booleans(rng: "np.random.Generator") -> tuple[np.ndarray, ...]:
     return rng.integers(0, 2, (3, 4)) == 1, rng.integers(0, 2, (4,)) == 1
 
 

@@ -15,7 +15,7 @@ from numtape.ir.types import DtypeError, Shape, Type
 STATE = np.dtype(np.uint64)
 
 
-def stream(state: np.ndarray) -> np.random.Generator:
+def stream(state: np.ndarray) -> "np.random.Generator":
     """NumPy's generator for one draw."""
     key, draw = int(state[0]), int(state[1])
     return np.random.Generator(np.random.Philox(key=key, counter=draw << 64))
@@ -41,7 +41,7 @@ def _reference_uniform(state: np.ndarray, shape: Shape, dtype: np.dtype) -> np.n
     return np.random.Generator(philox).random(shape, dtype)
 
 
-def _state(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+def _state(rng: "np.random.Generator") -> tuple[np.ndarray, ...]:
     return (rng.integers(0, 1000, 2).astype(STATE),)
 
 

@@ -45,7 +45,7 @@ def example(
 ) -> Example:
     """An example on uniform random floats in [low, high) of the given shapes."""
 
-    def inputs(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    def inputs(rng: "np.random.Generator") -> tuple[np.ndarray, ...]:
         return tuple(rng.uniform(low, high, shape) for shape in shapes)
 
     return Example(inputs, reference, attrs)
