@@ -229,6 +229,35 @@ def test_sums():
     assert shown("sums", short, np.ones((4, 3)))[1] == shown("sums", short, np.ones((4, 3)))[0]
 
 
+def test_products():
+    weight = nt.Tensor(np.ones((4, 2)))
+    before, after = shown("products", lambda x: (x @ weight).T + 1.0, X)
+    assert before == [
+        "%2: f64[3,2] = matmul(%0, %1)",
+        "%3: f64[2,3] = transpose(%2, axes=(1, 0))",
+        "%4: f64[2,3] = add(%3, 1.0)",
+        "return %4",
+    ]
+    assert after == [
+        "%2: f64[2,4] = transpose(%1, axes=(1, 0))",
+        "%3: f64[4,3] = transpose(%0, axes=(1, 0))",
+        "%4: f64[2,3] = matmul(%2, %3)",
+        "%5: f64[2,3] = add(%4, 1.0)",
+        "return %5",
+    ]
+
+
+def test_products_that_others_read_stay():
+    weight = nt.Tensor(np.ones((4, 2)))
+
+    def both(x):
+        y = x @ weight
+        return y, y.T
+
+    before, after = shown("products", both, X)
+    assert before == after
+
+
 def test_old_values():
     count = nt.Tensor(np.zeros(4))
 
@@ -331,7 +360,7 @@ def test_pipeline():
     assert names[0] == "dead_nodes"
     assert names.index("composites") < names.index("common_subexpressions")
     assert names.index("identities") < names.index("old_values")  # which adds what looks like one
-    assert [p.name for p in PIPELINE if not p.exact] == ["sums"]
+    assert [p.name for p in PIPELINE if not p.exact] == ["sums", "products"]
 
 
 def test_records_of_a_training_step():

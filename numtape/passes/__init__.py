@@ -16,6 +16,7 @@ from numtape.passes.dead_nodes import dead_nodes
 from numtape.passes.folding import folding
 from numtape.passes.identities import identities
 from numtape.passes.old_values import old_values
+from numtape.passes.products import products
 from numtape.passes.scheduling import scheduling
 from numtape.passes.sums import sums
 from numtape.passes.views import views
@@ -55,6 +56,7 @@ PIPELINE = (
     Pass(identities, exact=True),
     Pass(sums, exact=False),
     Pass(views, exact=True),
+    Pass(products, exact=False),
     Pass(old_values, exact=True),
     Pass(scheduling, exact=True),
 )

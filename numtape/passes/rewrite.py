@@ -5,22 +5,38 @@ from dataclasses import replace
 from typing import Any
 
 from numtape.ir.graph import Builder, Graph, Value, ancestors, replay
+from numtape.ir.interpreter import active
 from numtape.ir.op import Op
 
 # (op, its new inputs, attrs) -> an equal value to use instead, or None to keep the node.
 Rule = Callable[[Op, tuple[Value, ...], Mapping[str, Any]], Value | None]
+# (old node, its new inputs) -> the same.
+NodeRule = Callable[[Value, tuple[Value, ...]], Value | None]
 
 
 def rewrite(graph: Graph, rule: Rule | None = None, number: bool = True) -> Graph:
-    """The graph rebuilt node by node under `rule`, equal computations shared with `number`."""
-    builder = Builder(number=number, simplify=rule)
+    """The graph rebuilt under `rule`, which also sees every node that it makes itself.
+
+    Equal computations are shared with `number`.
+    """
+    return _rebuilt(graph, Builder(number=number, simplify=rule), lambda node, arguments: None)
+
+
+def rebuild(graph: Graph, rule: NodeRule) -> Graph:
+    """The graph rebuilt under a rule for its own nodes, for what depends on who reads them."""
+    return _rebuilt(graph, Builder(number=True), rule)
+
+
+def _rebuilt(graph: Graph, builder: Builder, rule: NodeRule) -> Graph:
     inputs = [builder.input(v.type, n) for v, n in zip(graph.inputs, graph.names, strict=True)]
 
     def run(node: Value, arguments: tuple[Value, ...]) -> Value:
         builder.scope.inherited = node.origin
-        return builder.run(node.op, arguments, node.attrs)
+        found = rule(node, arguments)
+        return found if found is not None else builder.run(node.op, arguments, node.attrs)
 
-    new = replay(graph, inputs, run)
+    with active(builder):
+        new = replay(graph, inputs, run)
     rebuilt = builder.finish(
         graph.name,
         (new[v] for v in graph.outputs),
