@@ -78,6 +78,17 @@ def test_array_keys(data):
     same(nt.grad(lambda t: t[key].sum())(x), gradient)
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.int32, np.uint64])
+def test_narrow_indices_reach_every_entry(dtype):
+    x = drawn(100, 200)
+    i, j = np.array([99, 50], dtype), np.array([120, 3], dtype)
+    same(nt.Tensor(x)[i, j], x[i, j])
+    same(nt.compile(lambda t, a, b: t[a, b])(x, i, j), x[i, j])
+    same(nt.take(nt.Tensor(x[0]), j), x[0][j])
+    if np.dtype(dtype).kind == "i":
+        same(nt.Tensor(x)[:, -j], x[:, -j])
+
+
 def test_indices_as_tensors_are_read_at_each_call():
     x, index = drawn(5, 2), np.array([4, -5, 4])
     pick = nt.compile(lambda t, i: t[i])

@@ -151,6 +151,15 @@ def test_targets_out_of_range_are_errors(target):
         F.cross_entropy(nt.Tensor(np.zeros((2, 5))), np.array(target))
 
 
+@both
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int32, np.uint64])
+def test_targets_of_every_integer_kind(transform, dtype):
+    logits, target = RNG.normal(size=(3, 100, 2)).astype(np.float32), np.array([[0, 1, 1]] * 100).T
+    loss = transform(lambda x, t: F.cross_entropy(x, t, ignore_index=-100))
+    expected = loss(nt.Tensor(logits), target).item()
+    assert loss(nt.Tensor(logits), target.astype(dtype)).item() == expected
+
+
 # ---- functions of the normal distribution -------------------------------------------------
 
 GRID = np.concatenate([np.linspace(-9, 9, 20_001), [0.0, -0.0, 1e-30, -1e-30, 40.0, -40.0]])

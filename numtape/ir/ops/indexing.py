@@ -13,12 +13,12 @@ import numpy as np
 from numtape.ir.op import Example, Op
 from numtape.ir.ops.rules import require_integers
 from numtape.ir.ops.shapes import arange, expand_dims, reshape, slice_, transpose, zeros_like
-from numtape.ir.types import BOOL, DtypeError, ShapeError, Type, normalise_axes
+from numtape.ir.types import BOOL, INT, DtypeError, ShapeError, Type, normalise_axes
 
 
 def _infer_wrap(index: Type, size: int, lowest: int) -> Type:
     require_integers(index)
-    return Type(index.dtype, index.shape)
+    return Type(INT, index.shape)  # arithmetic on places overflows in narrow integers
 
 
 def check_range(index: np.ndarray, size: int, lowest: int) -> None:
@@ -36,10 +36,11 @@ def check_range(index: np.ndarray, size: int, lowest: int) -> None:
 def wrap(index: np.ndarray, out: np.ndarray, size: int, lowest: int) -> None:
     """Checked indices, the negative ones counted from the end."""
     check_range(index, size, lowest)
-    if index.size and index.min() < 0:
-        np.remainder(index, size, out=out)
-    elif out is not index:
-        np.copyto(out, index)
+    negative = index.size and index.min() < 0
+    if out is not index:
+        np.copyto(out, index, casting="unsafe")
+    if negative:
+        np.remainder(out, size, out=out)
 
 
 wrap_index = Op(
@@ -162,7 +163,7 @@ scatter_add: Op = Op(
 
 
 def checked(index: Any, size: int, negative: bool = True) -> Any:
-    """The index as one from 0 to size - 1; those below 0 count from the end, or are refused."""
+    """The index (int64) from 0 to size - 1; those below 0 count from the end, or are refused."""
     return wrap_index(index, size=size, lowest=-size if negative else 0)
 
 

@@ -15,7 +15,7 @@ from numtape.ir.ops.indexing import flat_positions, scatter_add, take_along_last
 from numtape.ir.ops.linalg import matmul
 from numtape.ir.ops.rules import example, require_float, require_integers
 from numtape.ir.ops.shapes import arange, full
-from numtape.ir.types import BOOL, DtypeError, ShapeError, Type, broadcast, normalise_axes
+from numtape.ir.types import BOOL, INT, DtypeError, ShapeError, Type, broadcast, normalise_axes
 
 
 def _infer_along(x: Type, axis: int) -> Type:
@@ -225,6 +225,7 @@ def _counted_rows(target: Any, ignore_index: int | None, dtype: np.dtype) -> tup
     """Targets with 0 for the ignored, 1 or 0 per row, and 1 / rows counted (0 if none is)."""
     if ignore_index is None:
         return target, full(target.shape, 1.0, dtype), 1.0 / max(1, target.size)
+    target = target.astype(INT)  # where an index to ignore may be negative
     counted = target != ignore_index
     kept = counted.astype(dtype)
     total = kept.sum()
