@@ -195,6 +195,21 @@ def test_sums_count():
     assert nt.mean(x).item() == np.float32(5 / 6)
 
 
+@pytest.mark.parametrize("dtype", [np.bool_, np.int8, np.uint8, np.int16, np.int32, np.uint64])
+def test_narrow_integers_add_up_in_64_bits(dtype):
+    x = np.full((10, 100), min(200, np.iinfo(dtype).max) if dtype != np.bool_ else 1, dtype)
+    for found, expected in [
+        (nt.sum(x, 1), x.sum(1)),
+        (nt.compile(lambda t: t.sum())(x), x.sum()),
+        (nt.cumsum(x, 0), x.cumsum(0)),
+    ]:
+        same(found, expected)
+        assert found.dtype == expected.dtype
+    assert nt.mean(x).dtype == np.float32
+    assert nt.mean(x).item() == x.mean()
+    assert nt.var(x).item() == 0
+
+
 @pytest.mark.parametrize("dtype", ["i8", "i4", "u1", "?", "f4"])
 def test_extremes_of_every_dtype(dtype):
     x = np.array([[3, 0, 2], [1, 5, 0]]).astype(dtype)

@@ -106,8 +106,10 @@ _cumsum = Op(
 
 
 def _counted(x: Any) -> Any:
-    """Booleans as integers, as NumPy sums them."""
-    return x.astype(INT) if x.dtype == np.bool_ else x
+    """Booleans and narrow integers in 64 bits, as NumPy sums them."""
+    if x.dtype.kind not in "biu":
+        return x
+    return x.astype(np.uint64 if x.dtype.kind == "u" else INT)
 
 
 def _reduce(op: Op, x: Any, axis: Axis, keepdims: bool) -> Any:
@@ -119,7 +121,7 @@ def _reduce(op: Op, x: Any, axis: Axis, keepdims: bool) -> Any:
 
 
 def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
-    """Sum over `axis` (one, several or all); booleans count as integers."""
+    """Sum over `axis` (one, several or all); booleans and integers add up in 64 bits."""
     return _reduce(_sum, _counted(x), axis, keepdims)
 
 
