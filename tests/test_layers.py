@@ -260,6 +260,23 @@ def test_cross_entropy(ignore, smoothing):
     check_gradients(lambda logits: loss(logits, TARGET), LOGITS)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("ignore", [None, 0, -1])
+def test_cross_entropy_by_row(ignore, smoothing):
+    settings = {"ignore_index": ignore, "label_smoothing": smoothing}
+    rows = nn.CrossEntropyLoss(**settings, reduction="none")
+    total = nn.CrossEntropyLoss(**settings, reduction="sum")
+    counted = ignore != TARGET
+    found = rows(LOGITS, TARGET).numpy()
+    assert found.shape == TARGET.shape
+    assert not found[~counted].any()
+    expected = reference_cross_entropy(LOGITS, TARGET, ignore, smoothing)
+    np.testing.assert_allclose(found.sum() / counted.sum(), expected, rtol=1e-12)
+    np.testing.assert_allclose(total(LOGITS, TARGET).item(), found.sum(), rtol=1e-12)
+    for loss in (rows, total):
+        check_gradients(lambda logits, loss=loss: loss(logits, TARGET), LOGITS)
+
+
 def test_cross_entropy_is_zero_when_every_target_is_ignored():
     logits = nt.tensor(LOGITS, requires_grad=True)
     loss = F.cross_entropy(logits, np.zeros((2, 3), int), ignore_index=0)
@@ -278,6 +295,10 @@ def test_losses_name_what_does_not_fit():
         F.cross_entropy(LOGITS, np.zeros(5, int))
     with pytest.raises(ShapeError, match=r"f64\[3,4\] and the target f64\[3\] differ"):
         F.mse_loss(X, X[:, 0])
+    with pytest.raises(ShapeError, match=r"need a target of shape \(2, 3\)"):
+        F.cross_entropy(LOGITS, np.zeros(5, int), reduction="none")
+    with pytest.raises(ValueError, match="reduction is 'mean', 'sum' or 'none', not 'avg'"):
+        F.mse_loss(X, X, reduction="avg")
     with pytest.raises(ValueError, match=r"lies in \[0, 1\), got 1.0"):
         nn.CrossEntropyLoss(label_smoothing=1.0)
 
@@ -286,6 +307,9 @@ def test_mse_loss():
     target = RNG.normal(size=(3, 4))
     np.testing.assert_allclose(nn.MSELoss()(X, target).item(), ((X - target) ** 2).mean())
     check_gradients(lambda x, t: nn.MSELoss()(x, t), X, target)
+    squares = (X - target) ** 2
+    np.testing.assert_allclose(nn.MSELoss(reduction="none")(X, target).numpy(), squares)
+    np.testing.assert_allclose(F.mse_loss(X, target, reduction="sum").item(), squares.sum())
 
 
 def test_one_hot():

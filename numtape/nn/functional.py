@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from numtape.ir.interpreter import current
+from numtape.ir.op import REGISTRY
 from numtape.ir.ops import activations, indexing, normalisation
 from numtape.ir.ops.shapes import ones_like
 from numtape.ir.types import ShapeError
@@ -168,25 +169,59 @@ def one_hot(index: Any, num_classes: int, dtype: Any = np.float32) -> Any:
 # ---- losses -------------------------------------------------------------------------------
 
 
+def check_reduction(reduction: str) -> None:
+    """ValueError unless `reduction` is one that the losses know."""
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction is 'mean', 'sum' or 'none', not {reduction!r}")
+
+
+def _reduced(losses: Any, reduction: str) -> Any:
+    if reduction == "none":
+        return losses
+    return losses.sum() if reduction == "sum" else losses.mean()
+
+
 def cross_entropy(
-    logits: Any, target: Any, ignore_index: int | None = None, label_smoothing: float = 0.0
+    logits: Any,
+    target: Any,
+    *,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
 ) -> Any:
-    """Mean negative log likelihood: logits (..., classes), integer target (...) give a scalar.
+    """Negative log likelihood: logits (..., classes), integer target (...) give a scalar.
 
-    Rows whose target is `ignore_index` do not count; if none counts the loss is 0. The smoothed
-    target is 1 - s plus s / classes everywhere (Szegedy et al., 2016, section 7).
+    Rows whose target is `ignore_index` do not count; if none counts the mean is 0. The smoothed
+    target is 1 - s plus s / classes everywhere (Szegedy et al., 2016, section 7). `reduction` is
+    "mean" (over the rows that count), "sum" or "none", which gives the rows' losses (...).
     """
-    lift = current().lift
-    return normalisation.cross_entropy(lift(logits), lift(target), ignore_index, label_smoothing)
+    check_reduction(reduction)
+    logits, target = current().lift(logits), current().lift(target)
+    if reduction == "mean":
+        return normalisation.cross_entropy(logits, target, ignore_index, label_smoothing)
+    return _reduced(_row_losses(logits, target, ignore_index, label_smoothing), reduction)
 
 
-def mse_loss(x: Any, target: Any) -> Any:
-    """Mean of (x - target)²; both of one shape, or ShapeError."""
-    lift = current().lift
-    x, target = lift(x), lift(target)
+def _row_losses(logits: Any, target: Any, ignore_index: int | None, label_smoothing: float) -> Any:
+    """The cross entropy of each row, 0 where the target is ignored."""
+    settings = {"ignore_index": ignore_index, "label_smoothing": label_smoothing}
+    REGISTRY["cross_entropy"].type_of((logits.type, target.type), settings)  # or it says why not
+    scores = log_softmax(logits)
+    counted = None if ignore_index is None else target != ignore_index
+    safe = target if counted is None else counted.where(target, 0)
+    losses = indexing.take_along_last(scores, safe) * (label_smoothing - 1.0)
+    if label_smoothing:
+        losses = losses - scores.mean(-1) * label_smoothing
+    return losses if counted is None else counted.where(losses, 0.0)
+
+
+def mse_loss(x: Any, target: Any, *, reduction: str = "mean") -> Any:
+    """(x - target)², its mean, sum or ("none") every entry; of one shape, or ShapeError."""
+    check_reduction(reduction)
+    x, target = current().lift(x), current().lift(target)
     if x.shape != target.shape:
         raise ShapeError(
             f"mse_loss: {x.type} and the target {target.type} differ in shape; reshape one, "
             "for they would broadcast to something not meant"
         )
-    return (x - target).square().mean()
+    return _reduced((x - target).square(), reduction)

@@ -74,6 +74,7 @@ class LayerNorm(Module):
         self,
         normalized_shape: int,
         eps: float = 1e-5,
+        *,
         bias: bool = True,
         dtype: Any = np.float32,
     ) -> None:
@@ -89,7 +90,9 @@ class LayerNorm(Module):
 class RMSNorm(Module):
     """Root mean square 1 along the last axis, times weight (Zhang, Sennrich, 2019)."""
 
-    def __init__(self, normalized_shape: int, eps: float = 1e-6, dtype: Any = np.float32) -> None:
+    def __init__(
+        self, normalized_shape: int, eps: float = 1e-6, *, dtype: Any = np.float32
+    ) -> None:
         self.normalized_shape = normalized_shape
         self.eps = eps
         self.weight = Parameter(np.ones(normalized_shape, dtype))
@@ -177,18 +180,36 @@ class Softmax(Module):
 class CrossEntropyLoss(Module):
     """`functional.cross_entropy` with its settings."""
 
-    def __init__(self, ignore_index: int | None = None, label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        ignore_index: int | None = None,
+        label_smoothing: float = 0.0,
+        reduction: str = "mean",
+    ) -> None:
         if not 0.0 <= label_smoothing < 1.0:
             raise ValueError(f"label smoothing lies in [0, 1), got {label_smoothing}")
+        functional.check_reduction(reduction)
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
+        self.reduction = reduction
 
     def forward(self, logits: Any, target: Any) -> Any:
-        return functional.cross_entropy(logits, target, self.ignore_index, self.label_smoothing)
+        return functional.cross_entropy(
+            logits,
+            target,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+            reduction=self.reduction,
+        )
 
 
 class MSELoss(Module):
     """`functional.mse_loss`."""
 
+    def __init__(self, *, reduction: str = "mean") -> None:
+        functional.check_reduction(reduction)
+        self.reduction = reduction
+
     def forward(self, x: Any, target: Any) -> Any:
-        return functional.mse_loss(x, target)
+        return functional.mse_loss(x, target, reduction=self.reduction)
