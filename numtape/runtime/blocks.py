@@ -6,6 +6,7 @@ that in the end one block of the largest size serves all shapes.
 """
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from weakref import WeakKeyDictionary
 
@@ -46,11 +47,15 @@ class Blocks:
 
     def __init__(self) -> None:
         self._free: list[Block] = []
+        # A lease may end in the garbage collector, on a thread that holds the lock in `take`:
+        # what comes back waits here, where it is put without a lock.
+        self._returned: deque[Block] = deque()
         self._lock = threading.Lock()
 
     def take(self, nbytes: int) -> Block:
         """A block of at least so many bytes that nobody uses."""
         with self._lock:
+            self._collect()
             largest = max(self._free, key=_size, default=None)
             if largest is not None and _size(largest) >= nbytes:
                 self._free.remove(largest)
@@ -60,15 +65,18 @@ class Blocks:
             self._free.clear()
         return Block(nbytes)
 
+    def _collect(self) -> None:
+        while self._returned:
+            self._free.append(self._returned.popleft())
+
     def give(self, block: Block) -> None:
         """Take a block back for the next call."""
-        with self._lock:
-            self._free.append(block)
+        self._returned.append(block)
 
     @property
     def free(self) -> int:
         """Blocks that lie free."""
-        return len(self._free)
+        return len(self._free) + len(self._returned)
 
 
 def _size(block: Block) -> int:
