@@ -8,7 +8,7 @@ of modules, globals), so that a change means a new trace and never a stale answe
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from functools import update_wrapper
 from typing import Any
 
@@ -41,7 +41,8 @@ class Compiled:
         self.misses: list[str] = []
         self._tapes: OrderedDict[Key, list[CompiledTape]] = OrderedDict()
         self._blocks = Blocks()
-        self._lock = threading.RLock()
+        self._making = threading.RLock()  # one trace at a time; a trace may compile in turn
+        self._lock = threading.RLock()  # of the cache, held briefly
         self._threads = threads
         self._controller = ThreadpoolController() if threads is not None else None
         if hasattr(function, "__name__"):
@@ -61,7 +62,8 @@ class Compiled:
     @property
     def tapes(self) -> tuple[CompiledTape, ...]:
         """All tapes in the cache, the one used last at the end."""
-        return tuple(tape for found in self._tapes.values() for tape in found)
+        with self._lock:
+            return tuple(tape for found in self._tapes.values() for tape in found)
 
     def explain(self) -> str:
         """Why each trace was made, a line each."""
@@ -77,35 +79,38 @@ class Compiled:
         found = self._usable(key)
         if found is not None:
             return found
-        with self._lock:  # another thread may have made it in the meantime
+        with self._making:  # another thread may have made it in the meantime
             return self._usable(key) or self._miss(key, args, kwargs)
 
     def _usable(self, key: Key) -> CompiledTape | None:
-        for tape in self._tapes.get(key, ()):
-            if tape.current():
-                with suppress(KeyError):  # another thread may have dropped it
-                    self._tapes.move_to_end(key)
-                return tape
-        return None
+        with self._lock:
+            kept = self._tapes.get(key, ())
+            if kept:
+                self._tapes.move_to_end(key)
+        return next((tape for tape in kept if tape.current()), None)
 
     def _miss(self, key: Key, args: tuple, kwargs: dict) -> CompiledTape:
         reason = self._reason(key)
         tape = CompiledTape(self.function, args, kwargs, self.exact, self._blocks)
         self.misses.append(f"trace {len(self.misses) + 1}: {reason} ({tape.milliseconds:.0f} ms)")
-        # Those for other modes, such as eval(), may serve again.
-        made = [*self._tapes.pop(key, ()), tape]
-        self._tapes[key] = made[-min(MODES, self.max_tapes) :]
-        while len(self.tapes) > self.max_tapes:
-            self._tapes.popitem(last=False)
+        with self._lock:
+            # Those for other modes, such as eval(), may serve again.
+            made = [*self._tapes.pop(key, ()), tape]
+            self._tapes[key] = made[-min(MODES, self.max_tapes) :]
+            while len(self.tapes) > self.max_tapes:
+                self._tapes.popitem(last=False)
         return tape
 
     def _reason(self, key: Key) -> str:
         """What differs from the nearest tape there is."""
-        if not self._tapes:
+        with self._lock:
+            kept = self._tapes.get(key, ())
+            keys = tuple(self._tapes)
+        if not keys:
             return "the first call"
-        if key in self._tapes:
-            return "; ".join(self._tapes[key][-1].changed())
-        nearest = min(self._tapes, key=lambda k: len(_differences(k, key)))
+        if kept:
+            return "; ".join(kept[-1].changed())
+        nearest = min(keys, key=lambda k: len(_differences(k, key)))
         return "; ".join(_differences(nearest, key))
 
 

@@ -1,7 +1,10 @@
 """Compiled functions under threads and under the garbage collector."""
 
 import gc
+import random
+import sys
 import threading
+import time
 
 import numpy as np
 
@@ -45,3 +48,69 @@ def test_a_call_in_flight_is_collected_while_a_block_is_taken(monkeypatch):
 
     monkeypatch.setattr(blocks, "_size", collecting)
     assert finish(lambda: loss(np.ones(5)), seconds=10) == []
+
+
+def test_tapes_are_found_while_others_are_made():
+    interval = sys.getswitchinterval()
+    add = nt.compile(lambda x: x + 1.0, max_tapes=300)
+    for n in range(1, 60):
+        add(np.ones(n))
+    making = True
+
+    def find():
+        while making:
+            for n in range(1, 60):
+                add(np.ones(n))
+
+    def make():
+        nonlocal making
+        try:
+            for n in range(60, 120):
+                add(np.ones(n))
+                assert len(add.tapes) == n
+        finally:
+            making = False
+
+    sys.setswitchinterval(1e-6)
+    try:
+        assert finish(find, find, make) == []
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_another_thread_draws_random_numbers_during_a_trace():
+    drawing = True
+
+    def load():
+        while drawing:
+            random.random()
+            np.random.rand(3)
+            time.sleep(0)
+
+    def trace():
+        nonlocal drawing
+        try:
+            for n in range(1, 6):
+                assert nt.compile(lambda x: (x * 2).sum())(np.ones(n)).item() == 2 * n
+        finally:
+            drawing = False
+
+    assert finish(load, trace) == []
+
+
+def test_random_states_are_not_rewound_where_another_thread_drew():
+    go, drawn = threading.Event(), threading.Event()
+
+    def draw():
+        assert go.wait(10)
+        random.random()
+        drawn.set()
+
+    def double(x):
+        go.set()
+        assert drawn.wait(10)
+        return x * 2
+
+    before = random.getstate()
+    assert finish(draw, lambda: nt.compile(double)(ONES)) == []
+    assert random.getstate() != before

@@ -1,11 +1,13 @@
 """Random numbers drawn behind numtape's back while a function is traced.
 
 What `random` or `numpy.random` gives would be frozen into the tape: every call would see the
-numbers of the first. Their global states tell whether a trace has drawn from them.
+numbers of the first. Their global states tell whether somebody drew during a trace; a line that
+draws in two more runs, while other threads wait, tells that it was the function.
 """
 
 import random
 import sys
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, TypeVar
@@ -16,6 +18,7 @@ from numtape.ir.location import is_user_file
 from numtape.tracer.tensor import TraceError
 
 Result = TypeVar("Result")
+PATIENCE = 1.0  # seconds for which other threads are kept from drawing while a line is sought
 
 
 def without_chance(run: Callable[[], Result]) -> Result:
@@ -23,11 +26,9 @@ def without_chance(run: Callable[[], Result]) -> Result:
     python, numpy = random.getstate(), np.random.get_state(legacy=False)
     before = _states()
     result = run()
-    if _states() == before:
+    line = "" if _states() == before else _drawing_line(run)
+    if not line:
         return result
-    random.setstate(python)
-    np.random.set_state(numpy)
-    line = _drawing_line(run)
     random.setstate(python)
     np.random.set_state(numpy)
     raise TraceError(
@@ -43,16 +44,26 @@ def _states() -> tuple:
 
 
 def _drawing_line(run: Callable[[], Any]) -> str:
+    """The line that draws each time; empty where other threads drew, and not the function."""
+    drew = _lines_seen(run)
+    again = _lines_seen(run) if drew else []
+    return next((line for line in drew if line in again), "")
+
+
+def _lines_seen(run: Callable[[], Any]) -> list[str]:
     finder = _Finder()
-    previous = sys.gettrace()
+    previous, interval = sys.gettrace(), sys.getswitchinterval()
+    sys.setswitchinterval(PATIENCE)
+    time.sleep(2 * interval)  # threads that wait already do so by the old interval
     sys.settrace(finder)
     try:
         run()
     except Exception:
-        pass  # the line has been found, or not; the first run went through
+        pass  # the lines have been found, or not; the first run went through
     finally:
         sys.settrace(previous)
-    return finder.found or "an unknown line"
+        sys.setswitchinterval(interval)
+    return finder.found
 
 
 class _Finder:
@@ -61,13 +72,15 @@ class _Finder:
     def __init__(self) -> None:
         self.before = _states()
         self.place = ""
-        self.found = ""
+        self.found: list[str] = []
 
     def __call__(self, frame: FrameType, event: str, arg: Any) -> "_Finder | None":
-        if self.found or not is_user_file(frame.f_code.co_filename):
+        if not is_user_file(frame.f_code.co_filename):
             return None
-        if _states() != self.before:
-            self.found = self.place
+        now = _states()
+        if now != self.before:
+            self.found.append(self.place)
+            self.before = now
         here = frame.f_back if event == "return" and frame.f_back else frame
         self.place = f"{here.f_code.co_filename}:{here.f_lineno}"
         return self
