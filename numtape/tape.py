@@ -27,7 +27,8 @@ from numtape.runtime.tape import Tape, explain
 from numtape.tracer.recorder import CONSUMED, EAGER
 from numtape.tracer.structure import rebuild
 from numtape.tracer.tensor import Structure, Tensor
-from numtape.tracer.trace import USED_UP, Gradient, Output, Traced, Watch, trace
+from numtape.tracer.trace import trace
+from numtape.tracer.traced import USED_UP, Gradient, Output, Traced, Watch
 from numtape.tracer.watching import watches
 
 pictures = lazy("numtape.inspect.draw")  # graphviz takes as long to load as NumPy

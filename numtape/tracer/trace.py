@@ -6,7 +6,6 @@ of a closure) becomes an input, read anew at each call; what it assigns becomes 
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from numtape.ir.interpreter import active, current
 from numtape.ir.location import user_line
 from numtape.ir.op import Op
 from numtape.ir.types import Type
+from numtape.tracer.aliases import first_alias
 from numtape.tracer.chance import without_chance
 from numtape.tracer.recorder import (
     Recorder,
@@ -26,82 +26,7 @@ from numtape.tracer.recorder import (
 )
 from numtape.tracer.structure import flatten, readable, rebuild
 from numtape.tracer.tensor import Tensor, TraceError, as_array, refuse
-
-
-@dataclass(frozen=True, eq=False)
-class Watch:
-    """Something static that the trace depended on; `holds()` tells whether it still is so.
-
-    `counted` says that a change of it also changes `Structure.changes`.
-    """
-
-    what: str
-    read: Callable[[], Any]
-    seen: Any
-    counted: bool = False
-
-    def holds(self) -> bool:
-        now = self.read()
-        return now is self.seen or (
-            _is_scalar(now) and type(now) is type(self.seen) and now == self.seen
-        )
-
-
-def _is_scalar(value: Any) -> bool:
-    return isinstance(value, bool | int | float | str | bytes | tuple)
-
-
-@dataclass(frozen=True, eq=False)
-class Traced:
-    """A graph and what ties it to the world outside.
-
-    captured   the tensors, arrays and `Gradient`s read from outside, in the order of the inputs
-               that follow the arguments.
-    targets    the tensors to which the graph's updates go: captured ones, or `("argument", i)`.
-    gradients  tensors whose `.grad` was left by the function, with the position of the graph
-               output that holds it, None for a gradient cleared, -1 for one used up inside.
-    result     the function's result with `Output(i)` where tensors stand.
-    joint      the graph with a reverse part behind it, where some output can be differentiated.
-    """
-
-    graph: Graph
-    joint: "Joint | None"
-    arguments: int
-    captured: tuple[Any, ...]
-    targets: tuple[Any, ...]
-    gradients: tuple[tuple[Any, int | None], ...]
-    result: Any
-    watches: tuple[Watch, ...]
-
-
-@dataclass(frozen=True)
-class Gradient:
-    """Stands among the captured for the `.grad` of a tensor (or argument), read at each call."""
-
-    target: Any
-
-
-@dataclass(frozen=True, eq=False)
-class Joint:
-    """A graph of two tapes: the reverse one takes gradients and gives gradients.
-
-    sources  the outputs for which the late inputs are gradients.
-    leaves   the tensors for which the late outputs are gradients, or `("argument", i)`.
-    """
-
-    graph: Graph
-    sources: tuple[int, ...]
-    leaves: tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class Output:
-    """Stands in a result where the i-th output goes."""
-
-    position: int
-
-
-USED_UP = -1
+from numtape.tracer.traced import USED_UP, Gradient, Joint, Output, Traced, Watch
 
 
 class Trace(Recorder):
@@ -120,6 +45,7 @@ class Trace(Recorder):
         self._versions: dict[Tensor, int] = {}  # before the trace
         self.module_names: dict[int, str] = {}  # of the root module now running
         self._names: dict[int, str] = {}
+        self._lines: dict[int, str] = {}  # where each captured one was used first
 
     # ---- the recorder's part ---------------------------------------------------------------
 
@@ -164,8 +90,9 @@ class Trace(Recorder):
             self._refuse_history(source)
             name = f"captured{len(self._captured)}"
             found = self._captured[id(source)] = (source, self.builder.input(type, name))
+            line = self._lines[id(source)] = user_line()
             if isinstance(source, Tensor):
-                what = f"requires_grad of the {type} at {user_line()}"
+                what = f"requires_grad of the {type} at {line}"
                 self.watch(what, source, "_requires_grad", counted=True)
         return found[1]
 
@@ -279,7 +206,26 @@ class Trace(Recorder):
         for tensor, version in self._versions.items():
             tensor.version = version
 
+    def _refuse_aliases(self) -> None:
+        """Captured sources of which one is updated must not share memory."""
+        sources = [s for s, _ in self._captured.values() if not isinstance(s, Gradient)]
+        arrays = [s._payload if isinstance(s, Tensor) else s for s in sources]
+        updated = {i for i, s in enumerate(sources) if id(s) in self._assigned}
+        found = first_alias(arrays, updated) if updated else None
+        if found is not None:
+            changed, other = (self._described(sources[i]) for i in found)
+            raise TraceError(
+                f"the traced function updates {changed}, which shares memory with {other}; take "
+                "the view inside the function, or give one of them a copy of its own"
+            )
+
+    def _described(self, source: Any) -> str:
+        type = input_type(source)
+        name = self._names.get(id(source), "a captured tensor")
+        return f"{name} ({type}, used at {self._lines[id(source)]})"
+
     def finish(self, name: str, result: Any, arguments: list[Tensor]) -> Traced:
+        self._refuse_aliases()
         outputs: list[Tensor] = []
 
         def place(tensor: Any) -> Output:

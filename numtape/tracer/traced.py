@@ -1,0 +1,83 @@
+"""What a trace gives: the graph, what ties it to the world outside, and what it depended on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from numtape.ir.graph import Graph
+
+
+@dataclass(frozen=True, eq=False)
+class Watch:
+    """Something static that the trace depended on; `holds()` tells whether it still is so.
+
+    `counted` says that a change of it also changes `Structure.changes`.
+    """
+
+    what: str
+    read: Callable[[], Any]
+    seen: Any
+    counted: bool = False
+
+    def holds(self) -> bool:
+        now = self.read()
+        return now is self.seen or (
+            _is_scalar(now) and type(now) is type(self.seen) and now == self.seen
+        )
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, bool | int | float | str | bytes | tuple)
+
+
+@dataclass(frozen=True, eq=False)
+class Traced:
+    """A graph and what ties it to the world outside.
+
+    captured   the tensors, arrays and `Gradient`s read from outside, in the order of the inputs
+               that follow the arguments.
+    targets    the tensors to which the graph's updates go: captured ones, or `("argument", i)`.
+    gradients  tensors whose `.grad` was left by the function, with the position of the graph
+               output that holds it, None for a gradient cleared, -1 for one used up inside.
+    result     the function's result with `Output(i)` where tensors stand.
+    joint      the graph with a reverse part behind it, where some output can be differentiated.
+    """
+
+    graph: Graph
+    joint: "Joint | None"
+    arguments: int
+    captured: tuple[Any, ...]
+    targets: tuple[Any, ...]
+    gradients: tuple[tuple[Any, int | None], ...]
+    result: Any
+    watches: tuple[Watch, ...]
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """Stands among the captured for the `.grad` of a tensor (or argument), read at each call."""
+
+    target: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Joint:
+    """A graph of two tapes: the reverse one takes gradients and gives gradients.
+
+    sources  the outputs for which the late inputs are gradients.
+    leaves   the tensors for which the late outputs are gradients, or `("argument", i)`.
+    """
+
+    graph: Graph
+    sources: tuple[int, ...]
+    leaves: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Output:
+    """Stands in a result where the i-th output goes."""
+
+    position: int
+
+
+USED_UP = -1

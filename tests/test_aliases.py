@@ -1,0 +1,125 @@
+"""Tensors that share memory, and one tensor that comes in by two ways.
+
+A compiled function either does what the eager one does, or raises an error that names the line.
+"""
+
+import numpy as np
+import pytest
+
+import numtape as nt
+from numtape import nn, optim
+
+
+def parameter(*values):
+    return nt.Tensor(np.array(values, np.float64), requires_grad=True)
+
+
+def last_line(function):
+    """How an error names it."""
+    return f"{__file__}:{max(line for *_, line in function.__code__.co_lines() if line)}"
+
+
+# ---- captured tensors that share memory ---------------------------------------------------
+
+
+def array_of(state):
+    return state.numpy()
+
+
+def second_tensor(state):
+    return nt.Tensor(state.numpy())
+
+
+VIEWS = {
+    "flipped": nt.flip,
+    "row": lambda state: state[0],
+    "turned": lambda state: state.T,
+    "another tensor": second_tensor,
+    "the array itself": array_of,
+}
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("look", VIEWS.values(), ids=VIEWS.keys())
+def test_captured_view_of_a_tensor_that_is_updated(look, exact):
+    state = nt.tensor([[1.0, 2.0], [3.0, 4.0]])
+    view = look(state)
+
+    def step():
+        state.assign(state @ state)
+        return state + view
+
+    with pytest.raises(nt.TraceError, match="shares memory with") as error:
+        nt.compile(step, exact=exact)()
+    assert last_line(step) in str(error.value)
+    assert state.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+
+
+def test_names_of_tensors_that_share_memory():
+    layer = nn.Linear(3, 2)
+    column = layer.weight.detach()[:, 0]
+
+    @nt.compile
+    def step(x):
+        layer(x).sum().backward()
+        layer.weight.assign(layer.weight - layer.weight.grad)
+        return column * 1.0
+
+    with pytest.raises(nt.TraceError, match=r"updates weight \(f32\[2,3\], used at .*f32\[2\]"):
+        step(np.ones((1, 3), np.float32))
+
+
+def test_captured_views_that_nobody_updates():
+    state = nt.tensor([1.0, 2.0, 3.0, 4.0])
+    tail, other = nt.flip(state), parameter(1.0)
+
+    @nt.compile
+    def step():
+        other.assign(other + 1.0)
+        return state + tail + other
+
+    assert step().tolist() == [7.0, 7.0, 7.0, 7.0]
+
+
+def test_columns_of_one_array_do_not_overlap():
+    table = np.arange(8.0).reshape(4, 2)
+    left, right = nt.Tensor(table[:, 0]), nt.Tensor(table[:, 1])
+
+    @nt.compile
+    def step():
+        left.assign(left + right)
+        return right * 1.0
+
+    assert step().tolist() == [1.0, 3.0, 5.0, 7.0]
+    assert left.tolist() == [1.0, 5.0, 9.0, 13.0]
+
+
+def test_view_taken_inside_the_function():
+    state = nt.tensor([1.0, 2.0, 3.0, 4.0])
+
+    @nt.compile
+    def step():
+        tail = nt.flip(state) * 1.0
+        state.assign(state + tail)
+        return tail * 1.0
+
+    assert step().tolist() == [4.0, 3.0, 2.0, 1.0]
+    assert state.tolist() == [5.0, 5.0, 5.0, 5.0]
+
+
+def test_tied_parameters_are_one_tensor():
+    first, second = nn.Linear(2, 2), nn.Linear(2, 2)
+    second.weight = first.weight
+    model = nn.Sequential(first, second)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    @nt.compile
+    def step(x):
+        loss = model(x).sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    before = first.weight.numpy().copy()
+    step(np.ones((1, 2), np.float32))
+    assert not np.array_equal(first.weight.numpy(), before)
