@@ -14,7 +14,7 @@ import numpy as np
 from numtape.ir.location import PACKAGE, is_user_file
 from numtape.tracer.holder import _entries
 from numtape.tracer.tensor import Tensor
-from numtape.tracer.trace import Watch
+from numtape.tracer.traced import Watch
 
 _NUMBERS = (bool, int, float, str, bytes)
 _LEAVES = (*_NUMBERS, type(None), np.generic, Tensor, np.ndarray)
