@@ -24,6 +24,7 @@ from numtape.tracer.trace import input_type, is_array, tracing
 
 Key = tuple[Any, ...]
 MODES = 4  # tapes kept for the same arguments
+METHODS = "_compiled_methods"
 
 
 class Compiled:
@@ -54,6 +55,20 @@ class Compiled:
         leaves = _leaves(args, kwargs)
         with self._limited():
             return self._find(args, kwargs, leaves).run(leaves)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> "Compiled":
+        """A method compiled for each object; the object keeps it, so both go together."""
+        if instance is None or not hasattr(self.function, "__get__"):
+            return self
+        methods = vars(instance).get(METHODS)
+        if methods is None or methods.instance is not instance:
+            methods = vars(instance)[METHODS] = _Methods(instance)
+        found = methods.compiled.get(self)
+        if found is None:
+            bound = self.function.__get__(instance, owner)
+            made = Compiled(bound, self.exact, self._threads, self.max_tapes)
+            found = methods.compiled.setdefault(self, made)
+        return found
 
     def tape(self, *args: Any, **kwargs: Any) -> CompiledTape:
         """The tape for these arguments, compiled if need be, without running it."""
@@ -112,6 +127,17 @@ class Compiled:
             return "; ".join(kept[-1].changed())
         nearest = min(keys, key=lambda k: len(_differences(k, key)))
         return "; ".join(_differences(nearest, key))
+
+
+class _Methods:
+    """The compiled methods of an object; a copy of the object starts without any."""
+
+    def __init__(self, instance: Any = None) -> None:
+        self.instance = instance
+        self.compiled: dict[Compiled, Compiled] = {}
+
+    def __reduce__(self) -> tuple:
+        return _Methods, ()
 
 
 def compile(
