@@ -1,5 +1,6 @@
 """Arguments and results in any nesting of tuples, lists, dicts and dataclasses, as flat leaves."""
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -21,16 +22,24 @@ def rebuild(tree: Any, is_leaf: Callable[[Any], bool], leaf: Callable[[Any], Any
     if is_leaf(tree):
         return leaf(tree)
     parts = [rebuild(child, is_leaf, leaf) for _, child in _children(tree)]
-    if isinstance(tree, dict):
-        return dict(zip(tree, parts, strict=True))
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*parts)
-    if isinstance(tree, tuple | list):
-        return type(tree)(parts)
-    if _is_dataclass(tree):
-        names = [f.name for f in dataclasses.fields(tree)]
-        return dataclasses.replace(tree, **dict(zip(names, parts, strict=True)))
+    if isinstance(tree, tuple):
+        return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
+    if isinstance(tree, dict | list) or _is_dataclass(tree):
+        return _with(tree, parts)
     return tree
+
+
+def _with(tree: Any, parts: list[Any]) -> Any:
+    """A copy, of the same type and settings, with other children."""
+    copied = copy.copy(tree)
+    if isinstance(tree, dict):
+        copied.update(zip(tree, parts, strict=True))
+    elif isinstance(tree, list):
+        copied[:] = parts
+    else:
+        for name, part in zip(_fields(tree), parts, strict=True):
+            object.__setattr__(copied, name, part)  # also where the dataclass is frozen
+    return copied
 
 
 Skeleton = tuple[tuple[Path, Any], ...]
@@ -87,8 +96,12 @@ def _children(tree: Any) -> list[tuple[Path, Any]]:
     if isinstance(tree, tuple | list):
         return [(f"[{i}]", v) for i, v in enumerate(tree)]
     if _is_dataclass(tree):
-        return [(f".{f.name}", getattr(tree, f.name)) for f in dataclasses.fields(tree)]
+        return [(f".{name}", getattr(tree, name)) for name in _fields(tree)]
     return []
+
+
+def _fields(tree: Any) -> list[str]:
+    return [f.name for f in dataclasses.fields(tree) if hasattr(tree, f.name)]
 
 
 def _is_dataclass(tree: Any) -> bool:
