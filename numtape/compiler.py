@@ -6,7 +6,7 @@ of modules, globals), so that a change means a new trace and never a stale answe
 """
 
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import update_wrapper
@@ -24,6 +24,7 @@ from numtape.tracer.trace import input_type, is_array, tracing
 
 Key = tuple[Any, ...]
 MODES = 4  # tapes kept for the same arguments
+REASONS = 256  # kept for `explain()`
 METHODS = "_compiled_methods"
 
 
@@ -39,7 +40,8 @@ class Compiled:
         self.function = function
         self.exact = exact
         self.max_tapes = max_tapes
-        self.misses: list[str] = []
+        self.misses: deque[str] = deque(maxlen=REASONS)  # why the latest traces were made
+        self.traces = 0
         self._tapes: OrderedDict[Key, list[CompiledTape]] = OrderedDict()
         self._blocks = Blocks()
         self._making = threading.RLock()  # one trace at a time; a trace may compile in turn
@@ -81,7 +83,7 @@ class Compiled:
             return tuple(tape for found in self._tapes.values() for tape in found)
 
     def explain(self) -> str:
-        """Why each trace was made, a line each."""
+        """Why each of the latest traces was made, a line each."""
         return "\n".join(self.misses) or "nothing has been traced yet"
 
     def _limited(self) -> AbstractContextManager:
@@ -107,7 +109,8 @@ class Compiled:
     def _miss(self, key: Key, args: tuple, kwargs: dict) -> CompiledTape:
         reason = self._reason(key)
         tape = CompiledTape(self.function, args, kwargs, self.exact, self._blocks)
-        self.misses.append(f"trace {len(self.misses) + 1}: {reason} ({tape.milliseconds:.0f} ms)")
+        self.traces += 1
+        self.misses.append(f"trace {self.traces}: {reason} ({tape.milliseconds:.0f} ms)")
         with self._lock:
             # Those for other modes, such as eval(), may serve again.
             made = [*self._tapes.pop(key, ()), tape]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import numtape as nt
-from numtape import nn, optim
+from numtape import compiler, nn, optim
 from numtape.tracer.trace import tracing
 
 ONES = np.ones(3)
@@ -168,6 +168,15 @@ def test_tapes_are_bounded():
         assert double(np.ones(n)).shape == (n,)
     assert len(double.tapes) == 2
     assert len(double.misses) == 4
+
+
+def test_reasons_are_bounded():
+    double = nt.compile(lambda x: x * 2, max_tapes=2)
+    for n in range(compiler.REASONS + 5):
+        double(np.ones(n))
+    assert double.traces == compiler.REASONS + 5
+    assert len(double.misses) == compiler.REASONS
+    assert double.explain().splitlines()[-1].startswith(f"trace {double.traces}: argument 0")
 
 
 def test_tape_unused_for_longest_is_dropped():
