@@ -167,7 +167,17 @@ def _leaves(args: tuple, kwargs: dict) -> list[Any]:
 
 def _key(args: tuple, kwargs: dict, leaves: list) -> Key:
     nesting = skeleton((args, kwargs), is_array)
-    return (nesting, grad_enabled(), *(_signature(leaf) for leaf in leaves))
+    return (nesting, grad_enabled(), _repeats(leaves), *map(_signature, leaves))
+
+
+def _repeats(leaves: list) -> tuple[tuple[int, int], ...]:
+    """Which tensors are given more than once: the place of each again, and its first place."""
+    tensors = [(i, id(leaf)) for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+    if len(tensors) == len({key for _, key in tensors}):
+        return ()
+    first: dict[int, int] = {}
+    pairs = ((i, first.setdefault(key, i)) for i, key in tensors)
+    return tuple((i, j) for i, j in pairs if i != j)
 
 
 def _signature(leaf: Any) -> tuple:
@@ -185,7 +195,9 @@ def _differences(old: Key, new: Key) -> list[str]:
         found.append(changed_static(old[0], new[0]))
     if old[1] != new[1]:
         found.append("gradients are " + ("wanted" if new[1] else "not wanted"))
-    for i, (a, b) in enumerate(zip(old[2:], new[2:], strict=False)):
+    for i, j in sorted({*old[2]} ^ {*new[2]}):
+        found.append(f"argument {i} is{'' if (i, j) in new[2] else ' not'} argument {j}")
+    for i, (a, b) in enumerate(zip(old[3:], new[3:], strict=False)):
         if a != b:
             found.append(f"argument {i} is {_shown(b)}, it was {_shown(a)}")
     return found

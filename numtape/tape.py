@@ -17,6 +17,7 @@ from numtape.calls import Lease, differentiable
 from numtape.inspect.report import PassReport
 from numtape.ir.graph import Graph
 from numtape.ir.interpreter import active
+from numtape.ir.location import user_line
 from numtape.ir.types import Type
 from numtape.lazy import lazy
 from numtape.passes import PIPELINE, optimise
@@ -26,8 +27,8 @@ from numtape.runtime.memory import Memory
 from numtape.runtime.tape import Tape, explain
 from numtape.tracer.recorder import CONSUMED, EAGER
 from numtape.tracer.structure import rebuild
-from numtape.tracer.tensor import Structure, Tensor
-from numtape.tracer.trace import trace
+from numtape.tracer.tensor import Structure, Tensor, TraceError
+from numtape.tracer.trace import trace, two_ways
 from numtape.tracer.traced import USED_UP, Gradient, Output, Traced, Watch
 from numtape.tracer.watching import watches
 
@@ -152,6 +153,8 @@ class CompiledTape:
 
     def run(self, leaves: Sequence[Any]) -> Any:
         """The result for these argument leaves; what the function assigns is assigned."""
+        if not self._traced.reached.keys().isdisjoint(map(id, leaves)):
+            self._refuse_captured(leaves)
         bound = self._tape.acquire()
         lease = Lease(self._tape, bound)
         for place, given in zip(bound.arguments, self._given(leaves), strict=False):
@@ -172,6 +175,11 @@ class CompiledTape:
         self._leave_gradients(leaves, arrays)
         outputs = self._outputs(leaves, arrays, lease)
         return rebuild(self._traced.result, _is_output, lambda o: outputs[o.position])
+
+    def _refuse_captured(self, leaves: Sequence[Any]) -> None:
+        for name, leaf in zip(self._traced.graph.names, leaves, strict=False):
+            if id(leaf) in self._traced.reached:
+                raise TraceError(f"at {user_line()}: {two_ways(name, leaf)}")
 
     def _given(self, leaves: Sequence[Any]) -> list[Any]:
         """What is copied in: the arguments, then the gradients that the function reads."""

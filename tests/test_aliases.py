@@ -123,3 +123,87 @@ def test_tied_parameters_are_one_tensor():
     before = first.weight.numpy().copy()
     step(np.ones((1, 2), np.float32))
     assert not np.array_equal(first.weight.numpy(), before)
+
+
+# ---- one tensor that comes in twice -------------------------------------------------------
+
+
+def sum_of_both(p, q):
+    (p * 2 + q * 3).sum().backward()
+    return p * 0
+
+
+def test_gradient_of_one_tensor_given_twice():
+    both, weight = nt.compile(sum_of_both), parameter(1.0, 1.0)
+    both(weight, weight)
+    assert weight.grad.tolist() == [5.0, 5.0]
+    both(weight, weight)
+    assert weight.grad.tolist() == [10.0, 10.0]
+
+
+def test_result_of_one_tensor_given_twice():
+    weight = parameter(1.0, 2.0)
+    nt.compile(lambda p, q: (p * q * q).sum())(weight, weight).backward()
+    assert weight.grad.tolist() == [3.0, 12.0]
+
+
+def test_update_of_one_tensor_given_twice():
+    def step(p, *, others):
+        p.assign(p + 1)
+        return others[0] * 1
+
+    state = nt.tensor([1.0, 1.0])
+    assert nt.compile(step)(state, others=[state]).tolist() == [2.0, 2.0]
+    assert state.tolist() == [2.0, 2.0]
+
+
+def test_one_tensor_twice_and_two_tensors_have_tapes_of_their_own():
+    both = nt.compile(sum_of_both)
+    first, second = parameter(1.0), parameter(1.0)
+    both(first, second)
+    assert (first.grad.tolist(), second.grad.tolist()) == ([2.0], [3.0])
+    first.grad = second.grad = None
+    both(second, second)
+    assert second.grad.tolist() == [5.0]
+    first.grad = second.grad = None
+    both(second, first)
+    assert (first.grad.tolist(), second.grad.tolist()) == ([3.0], [2.0])
+    assert len(both.tapes) == 2
+    assert "argument 1 is argument 0" in both.explain()
+
+
+WEIGHT = parameter(1.0, 1.0)
+
+
+def uses(p):
+    (p * 2 + WEIGHT * 3).sum().backward()
+    return p * 0
+
+
+def assigns(p):
+    WEIGHT.assign(WEIGHT * 1)
+    return p * 1
+
+
+def reads_gradient(p):
+    (p * 2).sum().backward()
+    return WEIGHT.grad
+
+
+def clears_gradient(p):
+    WEIGHT.grad = None
+    return p * 1
+
+
+@pytest.mark.parametrize("function", [uses, assigns, reads_gradient, clears_gradient])
+def test_tensor_that_is_argument_and_captured(function):
+    try:
+        step, other = nt.compile(function), parameter(1.0, 1.0)
+        with pytest.raises(nt.TraceError, match=r"arg0 \(f64\[2\]\) is also used from"):
+            step(WEIGHT)
+        if function is not reads_gradient:
+            step(other)
+            with pytest.raises(nt.TraceError, match=r"arg0 \(f64\[2\]\) is also used from"):
+                step(WEIGHT)
+    finally:
+        WEIGHT.grad = None

@@ -42,6 +42,8 @@ class Trace(Recorder):
         self._gradients: dict[int, tuple[Tensor, Tensor | None]] = {}
         self._arguments: dict[int, int] = {}
         self._given: dict[int, Tensor] = {}  # arguments as they are outside
+        self._inside: dict[int, Tensor] = {}  # and the other way round
+        self._reached: dict[int, Tensor] = {}  # what is used without being an argument
         self._versions: dict[Tensor, int] = {}  # before the trace
         self.module_names: dict[int, str] = {}  # of the root module now running
         self._names: dict[int, str] = {}
@@ -92,9 +94,18 @@ class Trace(Recorder):
             found = self._captured[id(source)] = (source, self.builder.input(type, name))
             line = self._lines[id(source)] = user_line()
             if isinstance(source, Tensor):
+                self._reach(source)
                 what = f"requires_grad of the {type} at {line}"
                 self.watch(what, source, "_requires_grad", counted=True)
         return found[1]
+
+    def _reach(self, tensor: Tensor) -> None:
+        """Note a tensor from outside; as an argument as well it would be two inputs."""
+        self._reached[id(tensor)] = tensor
+        inside = self._inside.get(id(tensor))
+        if inside is not None:
+            name = self.builder.names[self._arguments[id(inside)]]
+            raise TraceError(f"at {user_line()}: {two_ways(name, tensor)}")
 
     @staticmethod
     def _refuse_history(source: Any) -> None:
@@ -133,6 +144,7 @@ class Trace(Recorder):
         if outside.is_traced:
             return tensor._grad
         if outside is tensor:
+            self._reach(tensor)
             self.watch(f".grad of {tensor.type}", tensor, "_grad", _kind)
         old = usable_gradient(outside)
         return None if old is None else self._captured_gradient(tensor, old.type)
@@ -148,6 +160,8 @@ class Trace(Recorder):
         if tensor.is_traced and id(tensor) not in self._arguments:
             tensor._grad = value
         else:
+            if not tensor.is_traced:
+                self._reach(tensor)
             self._gradients[id(tensor)] = (tensor, value)
 
     @contextmanager
@@ -192,13 +206,16 @@ class Trace(Recorder):
     # ---- the beginning and the end ----------------------------------------------------------
 
     def argument(self, given: Any, name: str) -> Tensor:
-        type = input_type(given)
+        position, type = len(self.builder.inputs), input_type(given)
         tensor = Tensor.wrap(self.builder.input(type, name), type, self)
+        if id(given) in self._inside:  # the first one is read, this one is left alone
+            return self._inside[id(given)]
         if isinstance(given, Tensor):
             _refuse_escaped((given,))
             tensor._requires_grad = given._requires_grad
             self._given[id(tensor)] = given
-        self._arguments[id(tensor)] = len(self._arguments)
+            self._inside[id(given)] = tensor
+        self._arguments[id(tensor)] = position
         return tensor
 
     def leave(self) -> None:
@@ -251,6 +268,7 @@ class Trace(Recorder):
             gradients,
             shape,
             tuple(self.watches.values()),
+            self._reached,
         )
 
     def _joint(self, graph: Graph, outputs: list[Tensor]) -> Joint | None:
@@ -283,6 +301,14 @@ class Trace(Recorder):
         if id(tensor) in self._assigned:
             return self._outside(tensor), USED_UP
         return self._outside(tensor), place(g).position
+
+
+def two_ways(name: str, tensor: Tensor) -> str:
+    """What is wrong with a tensor that is an argument and used from outside as well."""
+    return (
+        f"the tensor given as {name} ({tensor.type}) is also used from outside, as a captured "
+        "one; pass it one way only, as an argument or by closure"
+    )
 
 
 def _kind(gradient: Any) -> Any:

@@ -40,6 +40,7 @@ class Traced:
     gradients  tensors whose `.grad` was left by the function, with the position of the graph
                output that holds it, None for a gradient cleared, -1 for one used up inside.
     result     the function's result with `Output(i)` where tensors stand.
+    reached    tensors that were used without being arguments, by id.
     joint      the graph with a reverse part behind it, where some output can be differentiated.
     """
 
@@ -51,6 +52,7 @@ class Traced:
     gradients: tuple[tuple[Any, int | None], ...]
     result: Any
     watches: tuple[Watch, ...]
+    reached: dict[int, Any]
 
 
 @dataclass(frozen=True)
