@@ -13,6 +13,7 @@ import numpy as np
 from numtape.ir.interpreter import current
 from numtape.ir.op import Op
 from numtape.ir.ops import activations, elementwise, indexing, linalg, reductions, shapes
+from numtape.ir.types import normalise_axes
 from numtape.tracer.tensor import Tensor
 from numtape.tracer.trace import tracing
 
@@ -39,11 +40,14 @@ def _elementary(op: Op, doc: str) -> Callable:
 
 
 abs = _elementary(elementwise.absolute, "|x|, entry by entry.")
+ceil = _elementary(elementwise.ceil, "The integer above, entry by entry, as a float.")
 cos = _elementary(elementwise.cos, "Cosine, entry by entry; x in radians.")
 erf = _elementary(activations.erf, "The error function, entry by entry.")
 exp = _elementary(elementwise.exp, "e to the x, entry by entry.")
 expm1 = _elementary(elementwise.expm1, "e to the x, less 1, accurate near 0.")
+floor = _elementary(elementwise.floor, "The integer below, entry by entry, as a float.")
 isfinite = _elementary(elementwise.isfinite, "True where x is neither infinite nor NaN.")
+isnan = _elementary(elementwise.isnan, "True where x is not a number.")
 log = _elementary(elementwise.log, "Natural logarithm, entry by entry.")
 log1p = _elementary(elementwise.log1p, "log(1 + x), accurate near 0.")
 sigmoid = _elementary(activations.sigmoid, "1 / (1 + e^-x), entry by entry.")
@@ -71,9 +75,13 @@ def where(condition: Any, x: Any, y: Any) -> Any:
 
 power = _on_tensors(elementwise.raised)
 clip = _on_tensors(elementwise.clip)
+round = _on_tensors(elementwise.round)
 matmul = _on_tensors(linalg.matmul, 2)
 outer = _on_tensors(linalg.outer, 2)
 sum = _on_tensors(reductions.sum)
+prod = _on_tensors(reductions.prod)
+any = _on_tensors(reductions.any)
+all = _on_tensors(reductions.all)
 max = _on_tensors(reductions.max)
 min = _on_tensors(reductions.min)
 mean = _on_tensors(reductions.mean)
@@ -114,9 +122,46 @@ def einsum(subscripts: str, *xs: Any) -> Any:
     return linalg.einsum(subscripts, *(current().lift(x) for x in xs))
 
 
+def ravel(x: Any) -> Any:
+    """The entries along one axis."""
+    return current().lift(x).ravel()
+
+
+def tile(x: Any, repetitions: int | Sequence[int]) -> Any:
+    """x laid out that many times along each axis, as `numpy.tile` does."""
+    counts = _lengths(repetitions)
+    x = current().lift(x)
+    shape = (1,) * (len(counts) - x.ndim) + x.shape
+    counts = (1,) * (len(shape) - len(counts)) + counts
+    rows = x.reshape(tuple(n for size in shape for n in (1, size)))
+    laid = rows.broadcast_to(tuple(n for pair in zip(counts, shape, strict=True) for n in pair))
+    return laid.reshape(tuple(c * n for c, n in zip(counts, shape, strict=True)))
+
+
+def repeat(x: Any, repeats: int | Sequence[int], axis: int | None = None) -> Any:
+    """Each entry along `axis` (of the flattened x by default) several times in a row."""
+    if axis is None:
+        return repeat(ravel(x), repeats, 0)
+    x = current().lift(x)
+    (position,) = normalise_axes(axis, x.ndim)
+    index = np.repeat(np.arange(x.shape[position]), repeats)
+    return indexing.take(x, index, position)
+
+
+def asarray(data: Any, dtype: Any = None) -> Tensor:
+    """A tensor as it is, or a tensor that shares the memory of an array where it can."""
+    if isinstance(data, Tensor):
+        return data if dtype is None else data.astype(dtype)
+    return Tensor(data, dtype)
+
+
+def _lengths(shape: Any) -> tuple[int, ...]:
+    return tuple(int(n) for n in shape) if np.iterable(shape) else (int(shape),)
+
+
 def full(shape: int | Sequence[int], value: float, dtype: Any = np.float32) -> Tensor:
     """A tensor of one number repeated."""
-    wanted = (shape,) if isinstance(shape, int) else tuple(shape)
+    wanted = _lengths(shape)
     if tracing() is not None:
         return shapes.full(wanted, value, dtype)
     return Tensor(np.full(wanted, value, dtype))

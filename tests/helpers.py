@@ -1,9 +1,10 @@
-"""What the tests of the core share: finite differences, layouts, and a reference interpreter."""
+"""What tests share: checks against NumPy, finite differences, layouts, an interpreter."""
 
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+import numtape as nt
 from numtape.ir.graph import Graph, Value, replay
 from numtape.tracer.recorder import evaluate
 from numtape.tracer.tensor import Tensor
@@ -52,3 +53,27 @@ def run_graph(graph: Graph, inputs: Arrays) -> list[np.ndarray]:
 
     known = replay(graph, inputs, run)
     return [known[v] for v in graph.results]
+
+
+def drawn(*shape):
+    return np.random.default_rng(len(shape) + sum(shape)).uniform(-2, 2, shape)
+
+
+def same(found, expected, tolerance=1e-12):
+    assert found.shape == np.shape(expected)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=tolerance, atol=tolerance)
+
+
+def check(function, reference, *arrays):
+    """Value against NumPy, gradient against finite differences."""
+    same(function(*map(nt.Tensor, arrays)), reference(*arrays))
+    check_gradient(function, *arrays)
+
+
+def check_gradient(function, *arrays):
+    weights = drawn(*function(*map(nt.Tensor, arrays)).shape)
+    weighted = lambda *xs: (function(*xs) * nt.Tensor(weights)).sum()
+    found = nt.grad(weighted, range(len(arrays)))(*map(nt.Tensor, arrays))
+    value = lambda *moved: weighted(*map(nt.Tensor, moved)).item()
+    for i, g in enumerate(found):
+        np.testing.assert_allclose(g.numpy(), differences(value, arrays, i), rtol=1e-6, atol=1e-7)

@@ -192,6 +192,9 @@ class Methods:
     def cos(self) -> Any:
         return elementwise.cos(self)
 
+    def round(self, decimals: int = 0) -> Any:
+        return elementwise.round(self, decimals)
+
     def abs(self) -> Any:
         return elementwise.absolute(self)
 
@@ -236,6 +239,15 @@ class Methods:
     def mean(self, axis: reductions.Axis = None, keepdims: bool = False) -> Any:
         return reductions.mean(self, axis, keepdims)
 
+    def prod(self, axis: reductions.Axis = None, keepdims: bool = False) -> Any:
+        return reductions.prod(self, axis, keepdims)
+
+    def any(self, axis: reductions.Axis = None, keepdims: bool = False) -> Any:
+        return reductions.any(self, axis, keepdims)
+
+    def all(self, axis: reductions.Axis = None, keepdims: bool = False) -> Any:
+        return reductions.all(self, axis, keepdims)
+
     def max(self, axis: reductions.Axis = None, keepdims: bool = False) -> Any:
         return reductions.max(self, axis, keepdims)
 
@@ -260,6 +272,12 @@ class Methods:
     # shapes
     def reshape(self, *shape: Any) -> Any:
         return shapes.reshape(self, *shape)
+
+    def ravel(self) -> Any:
+        return shapes.reshape(self, -1)
+
+    def flatten(self) -> Any:
+        return shapes.reshape(self, -1)
 
     def transpose(self, *axes: Any) -> Any:
         return shapes.transpose(self, *axes)

@@ -148,6 +148,10 @@ cos: Op = unary("cos", np.cos, lambda g, out, x: -g * sin(x))
 absolute = unary("abs", np.absolute, lambda g, out, x: g * sign(x))
 sign: Op = unary("sign", np.sign, lambda g, out, x: None)
 square = unary("square", np.square, lambda g, out, x: g * 2.0 * x)
+# Steps: flat wherever they have a slope at all.
+floor = unary("floor", np.floor, lambda g, out, x: None)
+ceil = unary("ceil", np.ceil, lambda g, out, x: None)
+rint = unary("rint", np.rint, lambda g, out, x: None)
 
 eq: Op = binary("eq", np.equal, infer=comparison)
 ne = binary("ne", np.not_equal, infer=comparison)
@@ -191,16 +195,14 @@ logical_not = Op(
 )
 
 
-def _infer_isfinite(x: Type) -> Type:
-    return Type(BOOL, x.shape)
+def _test(name: str, kernel: Callable) -> Op:
+    """A question about each entry."""
+    values = Example(lambda rng: (np.array([1.0, np.inf, np.nan, -np.inf]),), kernel)
+    return Op(name, comparison, kernel, examples=(values,))
 
 
-isfinite = Op(
-    "isfinite",
-    _infer_isfinite,
-    np.isfinite,
-    examples=(Example(lambda rng: (np.array([1.0, np.inf, np.nan, -np.inf]),), np.isfinite),),
-)
+isfinite = _test("isfinite", np.isfinite)
+isnan = _test("isnan", np.isnan)
 
 
 def _infer_where(condition: Type, x: Type, y: Type) -> Type:
@@ -284,6 +286,14 @@ def clip(x: Any, low: Any = None, high: Any = None) -> Any:
     """x held between low and high; either may be None (`numpy.clip`)."""
     raised = x if low is None else maximum(x, low)
     return raised if high is None else minimum(raised, high)
+
+
+def round(x: Any, decimals: int = 0) -> Any:
+    """x to the nearest, halves to even, with `decimals` digits after the point."""
+    if decimals == 0:
+        return rint(x)
+    scale = 10.0 ** abs(decimals)
+    return rint(x * scale) / scale if decimals > 0 else rint(x / scale) * scale
 
 
 def raised(x: Any, exponent: Any) -> Any:

@@ -1,5 +1,6 @@
 """Reductions over any axes, running sums, and the statistics built from them."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from numtape.ir.op import Op
 from numtape.ir.ops.rules import example
+from numtape.ir.ops.shapes import concatenate, full
 from numtape.ir.types import (
     INT,
     Shape,
@@ -30,7 +32,7 @@ def _infer_reduce(x: Type, axis: tuple[int, ...]) -> Type:
 
 
 def _infer_extreme(x: Type, axis: tuple[int, ...]) -> Type:
-    if any(x.shape[a] == 0 for a in axis):
+    if 0 in [x.shape[a] for a in axis]:
         raise ShapeError(f"{x} has no entries along axis {axis}, so none is largest or smallest")
     return _infer_reduce(x, axis)
 
@@ -123,6 +125,32 @@ def _reduce(op: Op, x: Any, axis: Axis, keepdims: bool) -> Any:
 def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """Sum over `axis` (one, several or all); booleans and integers add up in 64 bits."""
     return _reduce(_sum, _counted(x), axis, keepdims)
+
+
+def prod(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Product over `axis`; of halves of halves, so that gradients are right at zeros as well."""
+    x = _counted(x)
+    axes = normalise_axes(axis, x.ndim)
+    shape = reduced(x.shape, axes, keepdims)
+    rest = tuple(i for i in range(x.ndim) if i not in axes)
+    count = math.prod(x.shape[i] for i in axes)
+    factors = x.transpose((*axes, *rest)).reshape(count, *(x.shape[i] for i in rest))
+    while count > 1:
+        half, odd = divmod(count, 2)
+        pairs = factors[:half] * factors[half : 2 * half]
+        factors = concatenate([pairs, factors[2 * half :]]) if odd else pairs
+        count = half + odd
+    return factors.reshape(shape) if count else full(shape, 1, x.dtype)
+
+
+def any(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    """True where an entry along `axis` is not zero or false."""
+    return sum(x != 0, axis, keepdims) > 0
+
+
+def all(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+    """True where no entry along `axis` is zero or false."""
+    return sum(x == 0, axis, keepdims) == 0
 
 
 def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:

@@ -223,7 +223,7 @@ filled = Op(
 
 def reshape(x: Any, *shape: Any) -> Any:
     """The entries in another shape; one length may be -1."""
-    wanted = shape[0] if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
+    wanted = shape[0] if len(shape) == 1 and np.iterable(shape[0]) else shape
     resolved = _resolve(tuple(int(n) for n in wanted), x)
     return x if resolved == x.shape else _reshape(x, shape=resolved)
 
@@ -240,7 +240,7 @@ def _resolve(shape: Shape, x: Any) -> Shape:
 
 def transpose(x: Any, *axes: Any) -> Any:
     """Axes in another order; in reverse without arguments."""
-    order = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
+    order = tuple(axes[0] if len(axes) == 1 and np.iterable(axes[0]) else axes)
     if not order:
         order = tuple(reversed(range(x.ndim)))
     normal = tuple(int(a) % x.ndim if -x.ndim <= a < x.ndim else a for a in order)
@@ -267,7 +267,7 @@ def moveaxis(x: Any, source: int, destination: int) -> Any:
 
 def expand_dims(x: Any, axis: int | Sequence[int]) -> Any:
     """New axes of length 1 at the places that `axis` names in the result."""
-    count = 1 if isinstance(axis, int) else len(axis)
+    count = 1 if isinstance(axis, int | np.integer) else len(axis)
     axes = normalise_axes(axis, x.ndim + count)
     rest = iter(x.shape)
     return reshape(x, tuple(1 if i in axes else next(rest) for i in range(x.ndim + count)))
@@ -326,7 +326,7 @@ def split(x: Any, parts: int | Sequence[int], axis: int = 0) -> list[Any]:
     """Equal parts, or parts cut at the given positions, as views (`numpy.split`)."""
     (a,) = normalise_axes(axis, x.ndim)
     length = x.shape[a]
-    if isinstance(parts, int):
+    if isinstance(parts, int | np.integer):
         if parts < 1 or length % parts:
             raise ShapeError(f"split: {length} entries do not divide into {parts} equal parts")
         cuts = list(range(0, length + 1, length // parts))
