@@ -1,17 +1,17 @@
-"""Broadcast folding: compute before repeating, and let the operation itself repeat. Exact.
+"""Broadcast folding: compute before repeating, and let the operation itself repeat. Reassociating.
 
 An elementwise op broadcasts its inputs anyway, so an explicit broadcast before it is dropped, and
-an op whose inputs are all repeated is done once on the small ones.
+an op whose inputs are all repeated is done once on the small ones. Entries stay as they are, but
+sums over repeated memory may go in another order than over a full array.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from numtape.ir.graph import Graph, Value
 from numtape.ir.op import Op
 from numtape.ir.types import Shape
+from numtape.passes.identities import shape_of, without_broadcasts
 from numtape.passes.rewrite import rewrite
 
 
@@ -21,8 +21,9 @@ def broadcasts(graph: Graph) -> Graph:
 
 
 def _folded(op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Value | None:
-    if op.broadcasts and op.name != "matmul":
-        return _elementwise(op, inputs, attrs)
+    bare = without_broadcasts(op, inputs)
+    if bare is not None:  # f(broadcast(x), y) = broadcast(f(x, y))
+        return op(*bare, **attrs).broadcast_to(shape_of(inputs))
     if op.name in _UNARY and inputs[0].op.name == "broadcast_to":
         (x,) = inputs[0].inputs  # f(broadcast(x)) = broadcast(f(x))
         return op(x, **attrs).broadcast_to(inputs[0].shape)
@@ -32,14 +33,6 @@ def _folded(op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Valu
 
 
 _UNARY = {"neg", "exp", "log", "sqrt", "tanh", "cast", "square", "abs", "isfinite"}
-
-
-def _elementwise(op: Op, inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:
-    bare = tuple(v.inputs[0] if v.op.name == "broadcast_to" else v for v in inputs)
-    if all(b is v for b, v in zip(bare, inputs, strict=True)):
-        return None
-    full = np.broadcast_shapes(*(v.shape for v in inputs))
-    return op(*bare, **attrs).broadcast_to(full)  # f(broadcast(x), y) = broadcast(f(x, y))
 
 
 def _reshaped(x: Value, shape: Shape) -> Value | None:

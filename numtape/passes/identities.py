@@ -1,6 +1,7 @@
 """Identities: operations that leave a value as it is, or undo one another. Exact.
 
-Directional rules, each with its identity beside it; the right side is never dearer.
+Directional rules, each with its identity beside it; the right side is never dearer. They keep the
+layout in memory as well, by which NumPy and BLAS choose the order of their sums.
 """
 
 from collections.abc import Mapping
@@ -8,7 +9,9 @@ from typing import Any
 
 from numtape.ir.graph import Graph, Value
 from numtape.ir.op import REGISTRY, Op
-from numtape.ir.ops.elementwise import neg
+from numtape.ir.ops.elementwise import detach, neg
+from numtape.ir.ops.shapes import _broadcast, _reshape, _transpose
+from numtape.ir.types import Shape, broadcast
 from numtape.passes.rewrite import rewrite
 
 
@@ -19,7 +22,29 @@ def identities(graph: Graph) -> Graph:
 
 def _simplified(op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Value | None:
     rule = _RULES.get(op.name)
-    return rule(inputs, attrs) if rule is not None else None
+    found = rule(inputs, attrs) if rule is not None else None
+    return found if found is not None else _bare(op, inputs, attrs)
+
+
+def _bare(op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Value | None:
+    """f(broadcast(x), y) = f(x, y), where y has the whole shape: the operation repeats x."""
+    bare = without_broadcasts(op, inputs)
+    if bare is None or shape_of(bare) != shape_of(inputs):
+        return None
+    return op(*bare, **attrs)
+
+
+def without_broadcasts(op: Op, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
+    """The inputs before they were repeated, for an operation that repeats them itself."""
+    folds = op.broadcasts and op.name not in ("matmul", "vecdot")
+    if not folds or not any(v.op is _broadcast for v in inputs):
+        return None
+    return tuple(v.inputs[0] if v.op is _broadcast else v for v in inputs)
+
+
+def shape_of(inputs: tuple[Value, ...]) -> Shape:
+    """The shape that values broadcast to."""
+    return broadcast(*(v.type for v in inputs))
 
 
 def is_number(value: Value, number: float) -> bool:
@@ -28,7 +53,15 @@ def is_number(value: Value, number: float) -> bool:
 
 def _unless_broadcast(x: Value, y: Value) -> Value | None:
     """x for an operation of x with a constant y that changes nothing."""
-    return x if y.shape == () else None
+    return _dense(x) if y.shape == () else None
+
+
+def _dense(x: Value) -> Value | None:
+    """x unless it is a view: an operation on it would have given its entries a new layout."""
+    root = x
+    while root.op in (_reshape, detach):
+        (root,) = root.inputs
+    return x if root.op.view is None else None
 
 
 def _mul(inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:
@@ -59,12 +92,13 @@ def _add(inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:
 
 def _neg(inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:
     (x,) = inputs
-    return x.inputs[0] if x.op is neg else None  # --x = x
+    return _dense(x.inputs[0]) if x.op is neg else None  # --x = x
 
 
 def _cast(inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:
     (x,) = inputs
-    return x if x.dtype == attrs["dtype"] and not x.weak else None  # cast to its own dtype
+    same = x.dtype == attrs["dtype"] and not x.weak
+    return _dense(x) if same else None  # cast to its own dtype
 
 
 def _same(inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:
@@ -74,10 +108,47 @@ def _same(inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:
 def _where(inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:
     condition, x, y = inputs
     if x is y and x.shape == condition.shape:  # where(c, x, x) = x
-        return x
+        return _dense(x)
     return None
 
 
+def _reshaped(inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:
+    (x,) = inputs
+    return x if x.shape == attrs["shape"] else None
+
+
+def _transposed(inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:
+    (x,), axes = inputs, attrs["axes"]
+    if axes == tuple(range(x.ndim)):
+        return x
+    if x.op is _transpose:  # transpose(transpose(x)) = transpose(x)
+        inner = x.attrs["axes"]
+        return x.inputs[0].transpose(tuple(inner[a] for a in axes))
+    return None
+
+
+def _repeated(inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:
+    (x,), shape = inputs, attrs["shape"]
+    if x.shape == shape:
+        return x
+    if x.op is _broadcast:  # broadcast(broadcast(x)) = broadcast(x)
+        return x.inputs[0].broadcast_to(shape)
+    return None
+
+
+def _whole(inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:
+    (x,) = inputs
+    whole = all(b == (0, n, 1) for b, n in zip(attrs["bounds"], x.shape, strict=True))
+    return x if whole else None
+
+
+# Views that look at nothing else, or at what another view looks at already.
+IDLE = {
+    "reshape": _reshaped,
+    "transpose": _transposed,
+    "broadcast_to": _repeated,
+    "slice": _whole,
+}
 _RULES = {
     "mul": _mul,
     "div": _div,
@@ -88,5 +159,6 @@ _RULES = {
     "where": _where,
     "detach": _same,
     "alias": _same,
+    **IDLE,
 }
 assert set(_RULES) - {"alias"} <= set(REGISTRY)

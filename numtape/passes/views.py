@@ -1,8 +1,9 @@
-"""View elimination: chains of reshapes, transposes, slices and broadcasts become short. Exact.
+"""View elimination: chains of reshapes, slices and joins become short. Reassociating.
 
 A view costs nothing at replay, but a reshape of a transposed view is a copy; so views that undo
 one another are dropped, those of the same kind are joined, and sums of slices laid side by side
-are one concatenation.
+are one concatenation. Entries stay as they are, but not where they lie in memory, by which NumPy
+and BLAS choose the order of their sums; and a -0 that is joined was added to a 0 before.
 """
 
 from collections.abc import Mapping
@@ -10,8 +11,9 @@ from typing import Any
 
 from numtape.ir.graph import Graph, Value
 from numtape.ir.op import Op
-from numtape.ir.ops.shapes import Bounds, _concatenate, _transpose, place, slice_
+from numtape.ir.ops.shapes import Bounds, _concatenate, place, slice_
 from numtape.ir.types import Shape
+from numtape.passes.identities import IDLE
 from numtape.passes.rewrite import rewrite
 
 
@@ -21,41 +23,26 @@ def views(graph: Graph) -> Graph:
 
 
 def _simplified(op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Value | None:
+    if op.name in IDLE and (found := IDLE[op.name](inputs, attrs)) is not None:
+        return found
     rule: Any = _RULES.get(op.name)
     return rule(*inputs, **attrs) if rule is not None else None
 
 
 def _reshape(x: Value, shape: Shape) -> Value | None:
-    if x.shape == shape:
-        return x
     if x.op.name == "reshape":  # reshape(reshape(x)) = reshape(x)
         return x.inputs[0].reshape(shape)
     return None
 
 
 def _transpose_rule(x: Value, axes: tuple[int, ...]) -> Value | None:
-    if axes == tuple(range(len(axes))):
-        return x
-    if x.op is _transpose:  # transpose(transpose(x)) = transpose(x)
-        inner = x.attrs["axes"]
-        return x.inputs[0].transpose(tuple(inner[a] for a in axes))
     moved = [a for a in axes if x.shape[a] != 1]
     if moved == sorted(moved):  # only axes of length 1 move: a reshape
         return x.reshape(tuple(x.shape[a] for a in axes))
     return None
 
 
-def _broadcast(x: Value, shape: Shape) -> Value | None:
-    if x.shape == shape:
-        return x
-    if x.op.name == "broadcast_to":  # broadcast(broadcast(x)) = broadcast(x)
-        return x.inputs[0].broadcast_to(shape)
-    return None
-
-
 def _slice(x: Value, bounds: Bounds) -> Value | None:
-    if all(b == (0, n, 1) for b, n in zip(bounds, x.shape, strict=True)):
-        return x
     if x.op is place and x.attrs["bounds"] == bounds:  # what was placed there
         return x.inputs[0]
     return _part_of_join(x, bounds) if x.op is _concatenate else None
@@ -107,7 +94,6 @@ def _parts(placed: Value, axis: int) -> tuple[Value, ...]:
 _RULES = {
     "reshape": _reshape,
     "transpose": _transpose_rule,
-    "broadcast_to": _broadcast,
     "slice": _slice,
     "place": _place,
     "add": _add,
