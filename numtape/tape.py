@@ -159,14 +159,14 @@ class CompiledTape:
         lease = Lease(self._tape, bound)
         for place, given in zip(bound.arguments, self._given(leaves), strict=False):
             place[...] = given
+        for tensor in self._updated:  # first, since an error may leave them changed
+            tensor.version += 1
         try:
             bound.first()
         except Exception as error:
             explain(error, self._tape.filename)
             raise
         arrays = [place.copy() for place in bound.outputs[: self._early]]
-        for tensor in self._updated:
-            tensor.version += 1
         for position, array in zip(self._returned, arrays[-len(self._returned) :], strict=False):
             leaf = leaves[position]
             np.copyto(_array(leaf), array)

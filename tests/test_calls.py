@@ -4,6 +4,7 @@ A compiled function either does what the eager one does, or raises an error that
 """
 
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -419,3 +420,55 @@ def test_shapes_share_one_block_of_the_largest_size():
     assert compiled.tapes[0]._tape.arenas == 1
     block = compiled.tapes[0]._tape.acquire().block
     assert block.memory.nbytes == max(tape.memory.arena for tape in compiled.tapes)
+
+
+# ---- errors in mid-step -------------------------------------------------------------------
+
+
+class Classifier(nn.Module):
+    def __init__(self):
+        self.table = nn.Embedding(5, 4)
+        self.out = nn.Linear(4, 3)
+
+    def forward(self, ids):
+        return self.out(nn.functional.dropout(self.table(ids), 0.5))
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize(("id", "target"), [(5, 0), (-6, 0), (0, 3), (0, -1)])
+def test_index_out_of_range_in_a_step_changes_nothing(id, target, exact):
+    model = Classifier()
+    optimizer = optim.AdamW(model.parameters(), lr=0.1)
+    seen = nt.tensor(0.0)
+
+    @partial(nt.compile, exact=exact)
+    def step(ids, targets):
+        seen.assign(seen + 1.0)
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(ids), targets)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    step(np.array([1, 2]), np.array([1, 2]))
+    before = {**model.state_dict(), **optimizer.state_dict()}
+    with pytest.raises(IndexError, match="out of range"):
+        step(np.array([1, id]), np.array([1, target]))
+    after = {**model.state_dict(), **optimizer.state_dict()}
+    assert seen.item() == 1.0
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_error_in_mid_step_is_seen_by_backward():
+    state, table = parameter(1.0, 2.0), nt.tensor([1.0, 2.0])
+
+    @nt.compile
+    def step(x):
+        state.assign(state * 2.0)
+        return table[nt.floor(x * state[:1]).astype(np.int64)]
+
+    loss = (state * state).sum()
+    with pytest.raises(IndexError):
+        step(np.array([7.0]))
+    with pytest.raises(RuntimeError, match="was changed in place"):
+        loss.backward()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from numtape.ir.graph import Graph, Value, ancestors
+from numtape.ir.ops.indexing import wrap_index
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +89,19 @@ def hoisted(graph: Graph, places: Mapping[Value, Place]) -> list[Value]:
         if all(v in fixed for v in node.inputs):
             fixed.add(node)
     return [v for v in graph.nodes if v in fixed and is_work(v, places)]
+
+
+def checks_first(graph: Graph, work: Sequence[Value]) -> list[Value]:
+    """The work, led by the checks of indices and the integer arithmetic that they depend on.
+
+    An index out of range is so found before anything is written.
+    """
+    known = set(graph.inputs if graph.early is None else graph.inputs[: graph.early[0]])
+    for node in graph.nodes:
+        if node.dtype.kind in "iub" and known.issuperset(node.inputs):
+            known.add(node)
+    leading = known & ancestors(v for v in work if v.op is wrap_index and v in known)
+    return sorted(work, key=lambda v: v not in leading)
 
 
 def first_tape(graph: Graph, work: Sequence[Value]) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 
 from numtape.ir.graph import Graph, Value, numbering
 from numtape.runtime.arena import Slot, Span, aligned, pack
-from numtape.runtime.layout import Place, first_tape, hoisted, is_work, layouts
+from numtape.runtime.layout import Place, checks_first, first_tape, hoisted, is_work, layouts
 from numtape.runtime.lifetimes import lifetimes
 from numtape.runtime.memory import Memory, account
 
@@ -52,7 +52,7 @@ def plan(
     fixed = hoisted(graph, places)
     work = [v for v in graph.nodes if is_work(v, places)]
     held = set(fixed)
-    order = [v for v in work if v not in held]
+    order = checks_first(graph, [v for v in work if v not in held])
     first = first_tape(graph, order)
     outside = captured.keys() | held
     lives = lifetimes(graph, places, order, first, fixed, captured)
