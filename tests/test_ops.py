@@ -268,6 +268,15 @@ def test_second_gradient(op, example):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("op, example", [p for p in EXAMPLES if p.values[0].entrywise])
+def test_entrywise_ops_repeat_their_inputs_themselves(op, example):
+    arrays = arrays_of(example)
+    shape = (2, *np.broadcast_shapes(*(a.shape for a in arrays)))
+    repeated = apply(op, example, [np.broadcast_to(a, shape) for a in arrays])
+    expected = np.broadcast_to(apply(op, example, arrays).numpy(), shape)
+    assert np.array_equal(repeated.numpy(), expected)
+
+
 # ---- compiled -----------------------------------------------------------------------------
 
 

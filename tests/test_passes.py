@@ -114,6 +114,14 @@ def test_broadcasts():
     ]
 
 
+def test_broadcasts_stay_where_ops_add_up():
+    repeated = lambda x, v: (
+        np.vecdot(v.broadcast_to((3, 4)), x) + (x @ v.broadcast_to((4, 4)))[:, 0]
+    )
+    before, after = shown("broadcasts", repeated, X, V)
+    assert after == before
+
+
 def test_folding():
     arithmetic = lambda x: x * (nt.full((), 2.0, np.float64) * 3.0 + 0.5)
     before, after = shown("folding", arithmetic, X)

@@ -56,6 +56,8 @@ class Op:
     promotes which inputs meet in a common dtype: "all", "float" (integers become floats
              first), "tail" (all but the first) or "none".
     broadcasts  gradients are summed back to the shape of an input that was broadcast.
+    entrywise   each entry of the result is computed from the entries of the inputs at its place,
+             where they have been broadcast.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Op:
     inplace: tuple[int, ...] = ()
     promotes: str = "none"
     broadcasts: bool = False
+    entrywise: bool = False
     examples: tuple[Example, ...] = ()
 
     def __post_init__(self) -> None:

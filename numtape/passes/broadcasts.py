@@ -10,6 +10,7 @@ from typing import Any
 
 from numtape.ir.graph import Graph, Value
 from numtape.ir.op import Op
+from numtape.ir.ops.shapes import _broadcast, _reshape
 from numtape.ir.types import Shape
 from numtape.passes.identities import shape_of, without_broadcasts
 from numtape.passes.rewrite import rewrite
@@ -24,15 +25,9 @@ def _folded(op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Valu
     bare = without_broadcasts(op, inputs)
     if bare is not None:  # f(broadcast(x), y) = broadcast(f(x, y))
         return op(*bare, **attrs).broadcast_to(shape_of(inputs))
-    if op.name in _UNARY and inputs[0].op.name == "broadcast_to":
-        (x,) = inputs[0].inputs  # f(broadcast(x)) = broadcast(f(x))
-        return op(x, **attrs).broadcast_to(inputs[0].shape)
-    if op.name == "reshape" and inputs[0].op.name == "broadcast_to":
+    if op is _reshape and inputs[0].op is _broadcast:
         return _reshaped(inputs[0], attrs["shape"])
     return None
-
-
-_UNARY = {"neg", "exp", "log", "sqrt", "tanh", "cast", "square", "abs", "isfinite"}
 
 
 def _reshaped(x: Value, shape: Shape) -> Value | None:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from numtape.ir.graph import Graph, Value
-from numtape.ir.op import REGISTRY, Op
-from numtape.ir.ops.elementwise import detach, neg
-from numtape.ir.ops.shapes import _broadcast, _reshape, _transpose
+from numtape.ir.op import Op
+from numtape.ir.ops.elementwise import add, alias, cast, detach, div, mul, neg, sub, where
+from numtape.ir.ops.shapes import _broadcast, _reshape, _transpose, slice_
 from numtape.ir.types import Shape, broadcast
 from numtape.passes.rewrite import rewrite
 
@@ -21,7 +21,7 @@ def identities(graph: Graph) -> Graph:
 
 
 def _simplified(op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Value | None:
-    rule = _RULES.get(op.name)
+    rule = _RULES.get(op)
     found = rule(inputs, attrs) if rule is not None else None
     return found if found is not None else _bare(op, inputs, attrs)
 
@@ -36,8 +36,7 @@ def _bare(op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Value 
 
 def without_broadcasts(op: Op, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
     """The inputs before they were repeated, for an operation that repeats them itself."""
-    folds = op.broadcasts and op.name not in ("matmul", "vecdot")
-    if not folds or not any(v.op is _broadcast for v in inputs):
+    if not op.entrywise or not any(v.op is _broadcast for v in inputs):
         return None
     return tuple(v.inputs[0] if v.op is _broadcast else v for v in inputs)
 
@@ -59,7 +58,7 @@ def _unless_broadcast(x: Value, y: Value) -> Value | None:
 def _dense(x: Value) -> Value | None:
     """x unless it is a view: an operation on it would have given its entries a new layout."""
     root = x
-    while root.op in (_reshape, detach):
+    while root.op in (_reshape, detach, alias):
         (root,) = root.inputs
     return x if root.op.view is None else None
 
@@ -144,21 +143,20 @@ def _whole(inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:
 
 # Views that look at nothing else, or at what another view looks at already.
 IDLE = {
-    "reshape": _reshaped,
-    "transpose": _transposed,
-    "broadcast_to": _repeated,
-    "slice": _whole,
+    _reshape: _reshaped,
+    _transpose: _transposed,
+    _broadcast: _repeated,
+    slice_: _whole,
 }
 _RULES = {
-    "mul": _mul,
-    "div": _div,
-    "sub": _sub,
-    "add": _add,
-    "neg": _neg,
-    "cast": _cast,
-    "where": _where,
-    "detach": _same,
-    "alias": _same,
+    mul: _mul,
+    div: _div,
+    sub: _sub,
+    add: _add,
+    neg: _neg,
+    cast: _cast,
+    where: _where,
+    detach: _same,
+    alias: _same,
     **IDLE,
 }
-assert set(_RULES) - {"alias"} <= set(REGISTRY)

@@ -11,8 +11,10 @@ from typing import Any
 
 from numtape.ir.graph import Graph, Value
 from numtape.ir.op import Op
+from numtape.ir.ops.elementwise import mul
 from numtape.ir.ops.linalg import _matmul, vecdot
-from numtape.ir.ops.shapes import filled
+from numtape.ir.ops.reductions import _sum
+from numtape.ir.ops.shapes import _broadcast, filled
 from numtape.ir.types import Shape, is_float, reduced
 from numtape.passes.rewrite import rewrite
 
@@ -25,11 +27,11 @@ def sums(graph: Graph) -> Graph:
 
 
 def _folded(op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Value | None:
-    if op.name != "sum" or not is_float(inputs[0].dtype):
+    if op is not _sum or not is_float(inputs[0].dtype):
         return None
     (x,) = inputs
     axis, shape = attrs["axis"], reduced(x.shape, attrs["axis"], False)
-    if x.op.name == "broadcast_to":
+    if x.op is _broadcast:
         return _sum_of_repeated(x, axis, shape)
     if axis == (x.ndim - 1,):
         return _sum_of_rows(x, shape)
@@ -57,7 +59,7 @@ def _sum_of_rows(x: Value, shape: Shape) -> Value | None:
     length = x.shape[-1]
     if length < SMALLEST:
         return None
-    if x.op.name == "mul" and all(v.shape[-1:] == (length,) for v in x.inputs):
+    if x.op is mul and all(v.shape[-1:] == (length,) for v in x.inputs):
         return vecdot(*x.inputs).broadcast_to(x.shape[:-1]).reshape(shape)
     if x.ndim == 1:
         return None

@@ -11,7 +11,8 @@ from typing import Any
 
 from numtape.ir.graph import Graph, Value
 from numtape.ir.op import Op
-from numtape.ir.ops.shapes import Bounds, _concatenate, place, slice_
+from numtape.ir.ops.elementwise import add
+from numtape.ir.ops.shapes import Bounds, _concatenate, _reshape, _transpose, place, slice_
 from numtape.ir.types import Shape
 from numtape.passes.identities import IDLE
 from numtape.passes.rewrite import rewrite
@@ -23,14 +24,14 @@ def views(graph: Graph) -> Graph:
 
 
 def _simplified(op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Value | None:
-    if op.name in IDLE and (found := IDLE[op.name](inputs, attrs)) is not None:
+    if op in IDLE and (found := IDLE[op](inputs, attrs)) is not None:
         return found
-    rule: Any = _RULES.get(op.name)
+    rule: Any = _RULES.get(op)
     return rule(*inputs, **attrs) if rule is not None else None
 
 
-def _reshape(x: Value, shape: Shape) -> Value | None:
-    if x.op.name == "reshape":  # reshape(reshape(x)) = reshape(x)
+def _reshape_rule(x: Value, shape: Shape) -> Value | None:
+    if x.op is _reshape:  # reshape(reshape(x)) = reshape(x)
         return x.inputs[0].reshape(shape)
     return None
 
@@ -92,9 +93,9 @@ def _parts(placed: Value, axis: int) -> tuple[Value, ...]:
 
 
 _RULES = {
-    "reshape": _reshape,
-    "transpose": _transpose_rule,
-    "slice": _slice,
-    "place": _place,
-    "add": _add,
+    _reshape: _reshape_rule,
+    _transpose: _transpose_rule,
+    slice_: _slice,
+    place: _place,
+    add: _add,
 }

@@ -4,6 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from numtape.ir.graph import Value
+from numtape.ir.ops.linalg import _matmul, vecdot
+
+_PRODUCTS = (_matmul, vecdot)
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,13 @@ def cost(work: Iterable[Value]) -> Cost:
     for node in work:
         count = _flops(node)
         flops += count
-        products += count if node.op.name in ("matmul", "vecdot") else 0
+        products += count if node.op in _PRODUCTS else 0
         nbytes += node.nbytes + sum(v.nbytes for v in node.inputs if not v.is_constant)
     return Cost(flops, products, nbytes)
 
 
 def _flops(node: Value) -> int:
-    if node.op.name in ("matmul", "vecdot"):
+    if node.op in _PRODUCTS:
         return 2 * node.size * node.inputs[0].shape[-1]
     if node.inputs and node.dtype.kind == "f":
         return max(node.size, *(v.size for v in node.inputs if not v.is_constant), 0)

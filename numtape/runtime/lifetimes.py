@@ -119,14 +119,10 @@ def _may_overwrite(node: Value, root: Value, places: Mapping[Value, Place]) -> b
             return False
         if places[v].prototype.nbytes != root.nbytes:
             return False
-        if position not in node.op.inplace and not _reads_entrywise(node, position):
+        # Another input with the same memory is harmless where the op goes entry by entry.
+        if position not in node.op.inplace and not node.op.entrywise:
             return False
     return any(places[node.inputs[p]].root is root for p in node.op.inplace)
-
-
-def _reads_entrywise(node: Value, position: int) -> bool:
-    """Another input with the same memory is harmless where the op goes entry by entry."""
-    return node.op.broadcasts and len(node.op.inplace) > 1
 
 
 def _donor(

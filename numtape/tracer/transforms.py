@@ -8,21 +8,12 @@ import numpy as np
 
 from numtape.ir.graph import ancestors
 from numtape.ir.interpreter import current
-from numtape.ir.op import Op
-from numtape.ir.ops.rules import elementwise, example
+from numtape.ir.ops.elementwise import alias
 from numtape.ir.ops.shapes import full, zeros_like
 from numtape.ir.types import ShapeError
 from numtape.tracer.recorder import Recorder, _recording, grad_enabled, is_released
 from numtape.tracer.structure import rebuild
 from numtape.tracer.tensor import Tensor
-
-alias = Op(
-    "alias",
-    elementwise,
-    view=lambda x: x,
-    vjps=(lambda g, out, x: g,),
-    examples=(example((3, 4), reference=lambda x: x),),
-)
 
 
 def value_and_grad(function: Callable, argnums: int | Sequence[int] = 0) -> Callable:

@@ -28,6 +28,7 @@ def unary(name: str, kernel: Callable, vjp: Rule, low: float = -2.0, high: float
         (vjp,),
         inplace=(0,),
         promotes="float",
+        entrywise=True,
         examples=(reference,),
     )
 
@@ -54,6 +55,7 @@ def binary(
         inplace=inplace,
         promotes=promotes,
         broadcasts=True,
+        entrywise=True,
         examples=examples,
     )
 
@@ -112,6 +114,7 @@ floor_divide = Op(
     np.floor_divide,
     inplace=(0, 1),
     promotes="all",
+    entrywise=True,
     examples=(
         Example(
             lambda rng: (rng.integers(-9, 9, (3, 4)), rng.integers(1, 5, (4,))), np.floor_divide
@@ -124,6 +127,7 @@ remainder = Op(
     np.remainder,
     inplace=(0, 1),
     promotes="all",
+    entrywise=True,
     examples=(
         Example(lambda rng: (rng.integers(-9, 9, (3, 4)), rng.integers(1, 5, (4,))), np.remainder),
     ),
@@ -135,6 +139,7 @@ neg = Op(
     np.negative,
     (lambda g, out, x: -g,),
     inplace=(0,),
+    entrywise=True,
     examples=(example((3, 4), reference=np.negative),),
 )
 exp = unary("exp", np.exp, lambda g, out, x: g * out)
@@ -177,6 +182,7 @@ logical_and = Op(
     _logical,
     np.logical_and,
     inplace=(0, 1),
+    entrywise=True,
     examples=(Example(_booleans, np.logical_and),),
 )
 logical_or = Op(
@@ -184,6 +190,7 @@ logical_or = Op(
     _logical,
     np.logical_or,
     inplace=(0, 1),
+    entrywise=True,
     examples=(Example(_booleans, np.logical_or),),
 )
 logical_not = Op(
@@ -191,6 +198,7 @@ logical_not = Op(
     _logical,
     np.logical_not,
     inplace=(0,),
+    entrywise=True,
     examples=(Example(lambda rng: _booleans(rng)[:1], np.logical_not),),
 )
 
@@ -198,7 +206,7 @@ logical_not = Op(
 def _test(name: str, kernel: Callable) -> Op:
     """A question about each entry."""
     values = Example(lambda rng: (np.array([1.0, np.inf, np.nan, -np.inf]),), kernel)
-    return Op(name, comparison, kernel, examples=(values,))
+    return Op(name, comparison, kernel, entrywise=True, examples=(values,))
 
 
 isfinite = _test("isfinite", np.isfinite)
@@ -230,6 +238,7 @@ where: Op = Op(
     inplace=(2,),
     promotes="tail",
     broadcasts=True,
+    entrywise=True,
     examples=(
         Example(
             lambda rng: (rng.random((3, 4)) > 0.5, rng.normal(size=(4,)), rng.normal(size=(3, 1))),
@@ -253,6 +262,7 @@ cast = Op(
     _infer_cast,
     convert,
     (lambda g, out, x, dtype: g.astype(x.dtype),),
+    entrywise=True,
     examples=(
         Example(
             lambda rng: (rng.integers(-5, 5, (3, 4)),),
@@ -278,6 +288,15 @@ detach = Op(
     elementwise,
     view=stop,
     vjps=(None,),
+    examples=(example((3, 4), reference=lambda x: x),),
+)
+
+# The same entries as a value of its own, to be differentiated for.
+alias = Op(
+    "alias",
+    elementwise,
+    view=stop,
+    vjps=(lambda g, out, x: g,),
     examples=(example((3, 4), reference=lambda x: x),),
 )
 
