@@ -29,7 +29,7 @@ from numtape.tracer.recorder import CONSUMED, EAGER
 from numtape.tracer.structure import rebuild
 from numtape.tracer.tensor import Structure, Tensor, TraceError
 from numtape.tracer.trace import trace, two_ways
-from numtape.tracer.traced import USED_UP, Gradient, Output, Traced, Watch
+from numtape.tracer.traced import USED_UP, Gradient, Output, Traced, Watch, settled
 from numtape.tracer.watching import watches
 
 pictures = lazy("numtape.inspect.draw")  # graphviz takes as long to load as NumPy
@@ -51,13 +51,14 @@ class CompiledTape:
     ) -> None:
         self.exact = exact
         self.phases: dict[str, float] = {}
+        self._seen = Structure.changes  # before: what changes from here on is looked at again
         with active(EAGER):
             found = tuple(watches(function))
         with self._timed("trace"):
             self._traced: Traced = trace(function, *args, **kwargs)
         # A container that the function itself fills, such as a log, is not what it depends on.
         kept = tuple(w for w in found if w.holds() or not isinstance(w.seen, tuple))
-        self._watches: tuple[Watch, ...] = kept + self._traced.watches
+        self._watches: tuple[Watch, ...] = settled((*kept, *self._traced.watches))
         with self._timed("passes"):
             chosen = [p for p in PIPELINE if p.exact or not exact]
             self._optimised, records = optimise(_program(self._traced), chosen)
@@ -65,7 +66,6 @@ class CompiledTape:
         with self._timed("plan and emit"):
             self._tape = _bindable(self._optimised, self._traced, blocks)
         self._prepare_call()
-        self._seen = Structure.changes
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:

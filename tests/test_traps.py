@@ -4,6 +4,7 @@ A compiled function either does what the eager one does, or raises an error that
 """
 
 import random
+import threading
 from functools import partial
 from types import SimpleNamespace
 
@@ -219,6 +220,69 @@ def test_requires_grad_changes():
     assert weight.grad.tolist() == [1.0, 1.0, 1.0]
     with nt.no_grad():
         assert not total(ONES).requires_grad
+
+
+# ---- what the function itself changes -----------------------------------------------------
+
+
+class Keeper(nn.Module):
+    def __init__(self):
+        self.count = 0
+        self.last = None
+        self.ready = False
+
+    def forward(self, x):
+        return x * self.count
+
+
+class Counting(Keeper):
+    def forward(self, x):
+        self.count += 1
+        return x * self.count
+
+
+class Caching(Keeper):
+    def forward(self, x):
+        factor = 2 if self.last is None else 3
+        self.last = x * factor
+        return self.last
+
+
+class Lazy(Keeper):
+    def forward(self, x):
+        factor = 3 if self.ready else 2
+        self.ready = True
+        return x * factor
+
+
+def test_counter_that_the_function_keeps():
+    step = nt.compile(nn.Sequential(Counting()))
+    with pytest.raises(nt.TraceError, match=r"its own setting \S*count from 0 to 1, which a tape"):
+        step(ONES)
+
+
+@pytest.mark.parametrize("kind", [Caching, Lazy])
+def test_cache_or_flag_that_the_function_sets(kind):
+    eager, compiled = kind(), nt.compile(kind())
+    for _ in range(5):
+        assert compiled(ONES).tolist() == eager(nt.Tensor(ONES)).tolist()
+    assert len(compiled.misses) == 2
+
+
+def test_setting_changed_by_another_thread_while_tracing():
+    module = Keeper()
+
+    def forward(x):
+        y = module(x)
+        other = threading.Thread(target=setattr, args=(module, "last", "changed"))
+        other.start()
+        other.join()
+        return y
+
+    step = nt.compile(forward)
+    step(ONES)
+    step(ONES)
+    assert len(step.misses) == 2
 
 
 # ---- what has no value while tracing ------------------------------------------------------
