@@ -48,8 +48,7 @@ class Compiled:
         self._lock = threading.RLock()  # of the cache, held briefly
         self._threads = threads
         self._controller = ThreadpoolController() if threads is not None else None
-        if hasattr(function, "__name__"):
-            update_wrapper(self, function, updated=())
+        update_wrapper(self, function, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if tracing() is not None:

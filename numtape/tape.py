@@ -30,7 +30,7 @@ from numtape.tracer.structure import rebuild
 from numtape.tracer.tensor import Structure, Tensor, TraceError
 from numtape.tracer.trace import trace, two_ways
 from numtape.tracer.traced import USED_UP, Gradient, Output, Traced, Watch, settled
-from numtape.tracer.watching import watches
+from numtape.tracer.watching import lasting, watches
 
 pictures = lazy("numtape.inspect.draw")  # graphviz takes as long to load as NumPy
 
@@ -53,11 +53,10 @@ class CompiledTape:
         self.phases: dict[str, float] = {}
         self._seen = Structure.changes  # before: what changes from here on is looked at again
         with active(EAGER):
-            found = tuple(watches(function))
+            found = watches(function, args, kwargs)
         with self._timed("trace"):
             self._traced: Traced = trace(function, *args, **kwargs)
-        # A container that the function itself fills, such as a log, is not what it depends on.
-        kept = tuple(w for w in found if w.holds() or not isinstance(w.seen, tuple))
+        kept = lasting(found, self._traced.captured)
         self._watches: tuple[Watch, ...] = settled((*kept, *self._traced.watches))
         with self._timed("passes"):
             chosen = [p for p in PIPELINE if p.exact or not exact]

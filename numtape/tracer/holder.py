@@ -37,7 +37,7 @@ class Holder:
             counted = not isinstance(value, list | dict)
             if isinstance(value, Tensor):
                 recorder.name(value, joined(path, name))
-            recorder.watch(joined(path, name), self, name, view=_mark, counted=counted)
+            recorder.watch(joined(path, name), self, name, view=mark, counted=counted)
 
     def state_tensors(self) -> dict[str, Tensor]:
         """The tensors that a saved state consists of, by name."""
@@ -97,14 +97,31 @@ def _class_settings(cls: type) -> dict[str, Any]:
     }
 
 
-def _mark(value: Any) -> Any:
+def mark(value: Any) -> Any:
     """What tells a value from its successor: containers entry by entry, the rest itself."""
-    return _entries(value) if isinstance(value, list | tuple | dict) else value
+    return _entry(value) if isinstance(value, list | tuple | dict | set | frozenset) else value
 
 
-def _entries(value: Any) -> Any:
+def _entry(value: Any) -> Any:
     if isinstance(value, dict):
-        return tuple((key, _entries(v)) for key, v in value.items())
+        return dict, tuple((key, _entry(v)) for key, v in value.items())
     if isinstance(value, list | tuple):
-        return tuple(map(_entries, value))
-    return value if isinstance(value, Scalar) else id(value)
+        return tuple(map(_entry, value))
+    if isinstance(value, set | frozenset):
+        return set, frozenset(map(_entry, value))
+    return (type(value), value) if isinstance(value, Scalar) else _Same(value)
+
+
+class _Same:
+    """Equal for the same object only, and keeps it, so that none other takes its place."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.value is self.value
+
+    def __hash__(self) -> int:
+        return id(self.value)

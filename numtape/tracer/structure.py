@@ -13,7 +13,7 @@ def flatten(tree: Any, is_leaf: Callable[[Any], bool], path: Path = "") -> list[
     if is_leaf(tree):
         return [(path, tree)]
     return [
-        pair for name, child in _children(tree) for pair in flatten(child, is_leaf, path + name)
+        pair for name, child in children(tree) for pair in flatten(child, is_leaf, path + name)
     ]
 
 
@@ -21,7 +21,7 @@ def rebuild(tree: Any, is_leaf: Callable[[Any], bool], leaf: Callable[[Any], Any
     """The same nesting with every leaf replaced by `leaf(leaf)`."""
     if is_leaf(tree):
         return leaf(tree)
-    parts = [rebuild(child, is_leaf, leaf) for _, child in _children(tree)]
+    parts = [rebuild(child, is_leaf, leaf) for _, child in children(tree)]
     if isinstance(tree, tuple):
         return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
     if isinstance(tree, dict | list) or _is_dataclass(tree):
@@ -52,9 +52,9 @@ def skeleton(tree: Any, is_leaf: Callable[[Any], bool], path: Path = "") -> Skel
     """
     if is_leaf(tree):
         return ((path, None),)
-    children = _children(tree)
-    if children or isinstance(tree, tuple | list | dict):
-        inner = (entry for name, c in children for entry in skeleton(c, is_leaf, path + name))
+    parts = children(tree)
+    if parts or isinstance(tree, tuple | list | dict):
+        inner = (entry for name, c in parts for entry in skeleton(c, is_leaf, path + name))
         return ((path, type(tree)), *inner)
     if type(tree).__hash__ is None:
         raise TypeError(
@@ -90,7 +90,8 @@ def readable(path: Path) -> str:
     return path[3:].removeprefix("['").replace("']", "", 1)
 
 
-def _children(tree: Any) -> list[tuple[Path, Any]]:
+def children(tree: Any) -> list[tuple[Path, Any]]:
+    """What is directly inside, each with the end of its path; nothing where it is no nesting."""
     if isinstance(tree, dict):
         return [(f"[{k!r}]", v) for k, v in tree.items()]
     if isinstance(tree, tuple | list):

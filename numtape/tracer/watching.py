@@ -1,99 +1,216 @@
-"""What a function closes over: numbers, tensors, containers and objects a trace would freeze.
+"""What a function can read beyond its arguments, and a trace would freeze: each becomes a watch.
 
-Each becomes a watch, so that a changed global, closure variable or attribute means a new trace,
-never a stale answer. User functions called from the function are looked into in turn.
+Variables, settings of objects and classes, entries of containers and small arrays: a change of one
+means a new trace, never a stale answer. What the function calls is looked into in turn.
 """
 
-from collections.abc import Callable, Iterator
-from functools import partial
-from types import CodeType, FunctionType, MethodType, ModuleType
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from itertools import chain
+from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 
-from numtape.ir.location import PACKAGE, is_user_file
-from numtape.tracer.holder import _entries
+from numtape.ir.location import is_user_file
+from numtape.tracer.holder import Holder, mark
+from numtape.tracer.structure import children, flatten
 from numtape.tracer.tensor import Tensor
 from numtape.tracer.traced import Watch
 
-_NUMBERS = (bool, int, float, str, bytes)
-_LEAVES = (*_NUMBERS, type(None), np.generic, Tensor, np.ndarray)
+_LEAVES = (bool, int, float, str, bytes, type(None), np.generic, Tensor)
+_METHODS = (FunctionType, staticmethod, classmethod, property, cached_property)
+_CONTAINERS = (list, tuple, dict, set, frozenset)
 LONGEST = 1000  # entries of a container that is watched: a longer one is data, not settings
+LARGEST = 1 << 16  # bytes of an array that is compared at each call
 
 _Read = Callable[[], Any]
-_Seen = set[tuple[int, str]]
 
 
-def watches(function: Callable, seen: _Seen | None = None) -> Iterator[Watch]:
-    """Watches on the scalars and the identity of tensors and arrays that `function` can read."""
-    seen = set() if seen is None else seen
-    instance, plain = _plain(function)
-    if plain is None or (id(plain), "") in seen:
-        return
-    seen.add((id(plain), ""))
-    mentioned = sorted(set(_names(plain.__code__)))
-    for name, read in _variables(plain):
-        yield from _watched(f"the variable {name}", read, mentioned, seen)
-    if instance is not None:
-        yield from _attributes("the attribute self", instance, mentioned, seen)
+@dataclass(frozen=True, eq=False)
+class Content(Watch):
+    """The bytes of an array, which NumPy may have read while the function was traced."""
+
+    array: np.ndarray = field(default_factory=lambda: np.empty(0))
 
 
-def _plain(function: Any) -> tuple[Any, FunctionType | None]:
-    """The user's function behind methods, partial calls and wrappers, and the method's object."""
-    instance = None
+def watches(function: Callable, args: tuple = (), kwargs: Mapping | None = None) -> list[Watch]:
+    """Watches on all that `function` can read, and its static arguments with it."""
+    arguments = flatten((args, dict(kwargs or {})), lambda tree: not children(tree))
+    static = [value for _, value in arguments if not isinstance(value, np.ndarray)]
+    names: set[str] = set()
     while True:
-        if isinstance(function, MethodType):
-            instance, function = function.__self__, function.__func__
-        elif isinstance(function, partial):
-            function = function.func
-        elif hasattr(function, "__wrapped__"):
-            function = function.__wrapped__
+        walk = _Walk(names)
+        found = list(walk.inside("the function", function))
+        found += chain.from_iterable(walk.inside("an argument", value) for value in static)
+        if walk.names == names:
+            return found
+        names = walk.names  # an object may be read by a function that it is passed to
+
+
+def lasting(found: Iterable[Watch], captured: Iterable[Any]) -> tuple[Watch, ...]:
+    """The watches that matter once a trace has `captured` the arrays that tapes read anew.
+
+    A container that the function itself fills, such as a log, is not what it depends on.
+    """
+    arrays = [getattr(c, "_payload", c) for c in captured if isinstance(c, Tensor | np.ndarray)]
+
+    def read_anew(watch: Watch) -> bool:
+        return isinstance(watch, Content) and any(
+            np.may_share_memory(watch.array, array) for array in arrays
+        )
+
+    def changed_inside(watch: Watch) -> bool:
+        return isinstance(watch.seen, tuple | bytes) and not watch.holds()
+
+    return tuple(w for w in found if not read_anew(w) and not changed_inside(w))
+
+
+class _Walk:
+    """One walk over what a function can reach; of objects, the attributes with these names."""
+
+    def __init__(self, names: set[str]) -> None:
+        self._mentioned = names
+        self.names = set(names)
+        self._seen: set[tuple[int, int | str]] = set()
+
+    def _first_time(self, value: Any, key: int | str = "") -> bool:
+        before = len(self._seen)
+        self._seen.add((id(value), key))
+        return len(self._seen) > before
+
+    def watched(self, what: str, read: _Read, counted: bool = False) -> Iterator[Watch]:
+        """A watch on the value that is read, and those on what is inside it."""
+        value = read()
+        if isinstance(value, ModuleType) and not _is_own(value):
+            return  # numpy stays numpy
+        if isinstance(value, _CONTAINERS) and len(value) <= LONGEST:
+            yield Watch(what, lambda: mark(read()), mark(value))
+        elif isinstance(value, MethodType | partial):
+            yield Watch(what, lambda: _parts(read()), _parts(value))
         else:
-            break
-    own = isinstance(function, FunctionType)
-    return instance, function if own and not _is_package(function) else None
+            yield Watch(what, read, value, counted)
+        yield from self.inside(what, value)
+
+    def inside(self, what: str, value: Any) -> Iterator[Watch]:
+        """Watches on what can change while the value stays the same object."""
+        if isinstance(value, _LEAVES):
+            return
+        if isinstance(value, np.ndarray):
+            if value.nbytes <= LARGEST and self._first_time(value):
+                yield Content(
+                    f"the content of {what}", value.tobytes, value.tobytes(), array=value
+                )
+        elif isinstance(value, _CONTAINERS):
+            if len(value) <= LONGEST and self._first_time(value):
+                yield from self._entries(what, value)
+        else:
+            yield from self._called(value)
+            if not isinstance(value, ModuleType | type) or _is_own(value):
+                yield from self._attributes(what, value)
+            if isinstance(value, Holder) and self._first_time(value, "held"):
+                # Modules of the user's may lie below one of numtape's, which calls them.
+                for held in _holders(list(vars(value).values())):
+                    yield from self.inside(what, held)
+
+    def _entries(self, what: str, container: Any) -> Iterator[Watch]:
+        pairs = container.items() if isinstance(container, dict) else enumerate(container)
+        for key, entry in pairs:
+            yield from self.inside(f"{what}[{key!r}]", entry)
+
+    def _called(self, value: Any, instance: Any = None) -> Iterator[Watch]:
+        """What the functions read that run where the value is called."""
+        if isinstance(value, partial):
+            for part in (value.func, *value.args, *value.keywords.values()):
+                yield from self.inside("the partial call", part)
+        for owner, function in _functions(value, instance):
+            if self._first_time(function, id(owner)):
+                yield from self._function(function)
+                if owner is not None:
+                    yield from self.inside("self", owner)
+
+    def _function(self, function: FunctionType) -> Iterator[Watch]:
+        self.names.update(_names(function.__code__))
+        for name, read in _variables(function):
+            if self._first_time(function, name):
+                yield from self.watched(f"the variable {name}", read)
+        for default in (function.__defaults__ or ()), (function.__kwdefaults__ or {}).values():
+            for value in default:
+                yield from self.inside("a default", value)
+
+    def _attributes(self, what: str, instance: Any) -> Iterator[Watch]:
+        cls = instance if isinstance(instance, type) else type(instance)
+        own = {} if instance is cls else getattr(instance, "__dict__", {})
+        inherited = _inherited(cls)
+        for name in sorted(self._mentioned & (own.keys() | inherited.keys())):
+            if not self._first_time(instance, name):
+                continue
+            if name in own or _is_setting(inherited[name]):
+                counted = isinstance(instance, Holder) and (name in own or not _is_own(cls))
+                read = _attribute(instance, name)
+                yield from self.watched(f"{what}.{name}", read, counted)
+            else:
+                yield from self._called(inherited[name], instance)
 
 
-def _is_package(function: FunctionType) -> bool:
-    return function.__code__.co_filename.startswith(PACKAGE)
-
-
-def _watched(what: str, read: _Read, mentioned: list[str], seen: _Seen) -> Iterator[Watch]:
-    value = read()
-    if isinstance(value, _LEAVES):
-        yield Watch(what, read, value)
+def _holders(value: Any) -> Iterator[Holder]:
+    if isinstance(value, Holder):
+        yield value
     elif isinstance(value, list | tuple | dict):
-        if len(value) <= LONGEST:
-            yield Watch(what, lambda: _entries(read()), _entries(value))
-    elif _plain(value)[1] is not None:
-        yield Watch(what, lambda: _plain(read())[1], _plain(value)[1])
-        yield from watches(value, seen)
-    else:
-        yield from _attributes(what, value, mentioned, seen)
+        for entry in value.values() if isinstance(value, dict) else value:
+            yield from _holders(entry)
 
 
-def _attributes(what: str, instance: Any, mentioned: list[str], seen: _Seen) -> Iterator[Watch]:
-    """Those attributes of an object, or of a module of the user's, that the code mentions."""
-    if not _may_change(instance):
+def _functions(value: Any, instance: Any) -> Iterator[tuple[Any, FunctionType]]:
+    """The user's functions that a call of the value runs, each with the object it is bound to."""
+    if isinstance(value, MethodType | staticmethod | classmethod):
+        instance = value.__self__ if isinstance(value, MethodType) else instance
+        yield from _functions(value.__func__, instance)
         return
-    for name in mentioned:
-        if (id(instance), name) in seen:
-            continue
-        seen.add((id(instance), name))
-        inherited = getattr(type(instance), name, None)
-        if name in vars(instance) or isinstance(inherited, _NUMBERS):
-            read = _attribute(instance, name)
-            yield from _watched(f"{what}.{name}", read, mentioned, seen)
-        elif isinstance(inherited, FunctionType):
-            yield from watches(getattr(instance, name), seen)
+    if isinstance(value, property | cached_property):
+        value = value.fget if isinstance(value, property) else value.func
+    if isinstance(value, FunctionType):
+        if is_user_file(value.__code__.co_filename):
+            yield instance, value
+    elif not isinstance(value, type):
+        inherited = _inherited(type(value))
+        for name in ("forward", "__call__"):
+            if isinstance(inherited.get(name), FunctionType):
+                yield from _functions(inherited[name], value)
+    wrapped = getattr(value, "__dict__", {}).get("__wrapped__")
+    if wrapped is not None:
+        yield from _functions(wrapped, instance)
 
 
-def _may_change(instance: Any) -> bool:
-    """Whether it has attributes that users set: installed modules and classes do not change."""
-    if isinstance(instance, ModuleType):
-        file = getattr(instance, "__file__", None) or ""
-        return is_user_file(file) and "site-packages" not in file and bool(file)
-    return hasattr(instance, "__dict__") and not isinstance(instance, type)
+def _is_own(value: Any) -> bool:
+    """Whether a module or class is the user's: those of installed packages do not change."""
+    name = value.__name__ if isinstance(value, ModuleType) else value.__module__
+    return name == "__main__" or _is_own_module(name)
+
+
+def _is_own_module(name: str) -> bool:
+    file = getattr(sys.modules.get(name), "__file__", None) or ""
+    return bool(file) and is_user_file(file) and "site-packages" not in file
+
+
+def _is_setting(inherited: Any) -> bool:
+    """Whether a class's attribute is a value, and none that runs code when it is read."""
+    return not hasattr(type(inherited), "__get__") or isinstance(inherited, MemberDescriptorType)
+
+
+def _inherited(cls: type) -> dict[str, Any]:
+    return {k: v for base in reversed(cls.__mro__) for k, v in vars(base).items()}
+
+
+def _parts(value: Any) -> Any:
+    """What tells a bound method or partial call from another: they are made anew so easily."""
+    if isinstance(value, MethodType):
+        return mark((value.__func__, value.__self__))
+    if isinstance(value, partial):
+        return mark((value.func, value.args, value.keywords))
+    return value
 
 
 def _attribute(instance: Any, name: str) -> _Read:
