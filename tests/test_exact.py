@@ -60,6 +60,8 @@ PROGRAMS = {
     "slice times 1": (lambda x, w: (x[:, :1] * 1.0) @ w, (WIDE, WEIGHT)),
     "detached transpose": (lambda x: (x.T.detach() * 1.0).sum(0) + x.T.detach().sum(0), (SQUARE,)),
     "reversed": (lambda x: nt.flip(nt.flip(x, 0), 0).sum(0) + nt.flip(x).sum(), (SQUARE,)),
+    "minus -0": (lambda x: 1.0 / (x * 0.0 - -0.0), (SQUARE,)),
+    "frames of either 0": (lambda x: 1.0 / nt.pad(x, 1) - 1.0 / nt.pad(x, 1, -0.0), (SQUARE,)),
     "gradients of parts": (parts_and_their_gradient, (WIDE, WEIGHT)),
 }
 
@@ -69,6 +71,7 @@ def bits(results):
     return [(r.dtype, r.shape, r.numpy().tobytes()) for r in results]
 
 
+@pytest.mark.filterwarnings("ignore:divide by zero")
 @pytest.mark.parametrize("function, arrays", PROGRAMS.values(), ids=PROGRAMS)
 def test_layouts(function, arrays):
     assert bits(nt.compile(function, exact=True)(*arrays)) == bits(

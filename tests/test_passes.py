@@ -96,6 +96,12 @@ def test_common_subexpressions():
     ]
 
 
+def test_zeros_of_either_sign_are_not_shared():
+    framed = lambda x: (nt.pad(x, 1, 0.0), nt.pad(x, 1, -0.0), nt.pad(x, 1, 0.0))
+    before, after = shown("common_subexpressions", framed, X)
+    assert after == [*before[:2], "return %1, %2, %1"]
+
+
 def test_broadcasts():
     repeated = lambda x, v: (v.broadcast_to((3, 4)) * x, v.broadcast_to((3, 4)).exp())
     before, after = shown("broadcasts", repeated, X, V)
@@ -161,9 +167,11 @@ def test_identities(function, expected):
     assert after[-1] == f"return %{len(expected)}"
 
 
-@pytest.mark.parametrize("function", [lambda x: x + 0.0, lambda x: x * 0.0, lambda x: x - x])
+@pytest.mark.parametrize(
+    "function", [lambda x: x + 0.0, lambda x: x * 0.0, lambda x: x - x, lambda x: x - -0.0]
+)
 def test_what_is_no_identity(function):
-    """-0 + 0 is 0, and 0 times NaN is NaN: these change bits."""
+    """-0 + 0 is 0, as is -0 - -0, and 0 times NaN is NaN: these change bits."""
     before, after = shown("identities", function, X)
     assert before == after
 

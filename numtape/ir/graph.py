@@ -117,7 +117,7 @@ class Builder:
         return value
 
     def constant(self, number: Scalar, dtype: np.dtype) -> Value:
-        key = (repr(number), dtype)  # repr tells 0.0 from -0.0 and 1 from True
+        key = (_exactly(number), type(number), dtype)
         if key not in self._constants:
             attrs = {"value": number, "dtype": dtype}
             self._constants[key] = self._append(
@@ -140,7 +140,7 @@ class Builder:
                 return found
         if self._table is None:
             return self._record(op, inputs, attrs)
-        key = (op, tuple(map(id, inputs)), tuple(attrs.items()))
+        key = (op, tuple(map(id, inputs)), tuple((k, _exactly(v)) for k, v in attrs.items()))
         if key not in self._table:
             self._table[key] = self._record(op, inputs, attrs)
         return self._table[key]
@@ -177,6 +177,11 @@ class Builder:
             tuple(updates),
             early,
         )
+
+
+def _exactly(value: Any) -> Any:
+    """A key that tells 0.0 from -0.0, and finds NaN again."""
+    return repr(value) if type(value) is float else value
 
 
 def replay(graph: Graph, inputs: Sequence[Any], run: Any) -> dict[Value, Any]:

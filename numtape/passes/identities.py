@@ -4,6 +4,7 @@ Directional rules, each with its identity beside it; the right side is never dea
 layout in memory as well, by which NumPy and BLAS choose the order of their sums.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -79,7 +80,9 @@ def _div(inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:
 
 def _sub(inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:
     x, y = inputs
-    return _unless_broadcast(x, y) if is_number(y, 0) else None  # x - 0 = x
+    if is_number(y, 0) and math.copysign(1.0, y.attrs["value"]) > 0:  # -0 - -0 is 0
+        return _unless_broadcast(x, y)  # x - 0 = x
+    return None
 
 
 def _add(inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:
