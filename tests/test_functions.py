@@ -211,6 +211,11 @@ def test_extremes_of_every_dtype(dtype):
             assert np.array_equal(found.numpy(), getattr(np, name)(x, axis)), name
 
 
+def test_magnitudes_of_integers_are_integers():
+    found = nt.abs(np.array([-(2**40) - 1, 3]))
+    assert (found.tolist(), found.dtype) == ([2**40 + 1, 3], I64)
+
+
 def test_python_numbers_become_float32_and_arrays_keep_their_dtype():
     assert nt.tensor([1.0, 2.0]).dtype == nt.tensor(1.5).dtype == nt.zeros(2).dtype == F32
     assert nt.tensor([1, 2]).dtype == nt.arange(3).dtype == I64
@@ -309,6 +314,8 @@ def test_constructors():
         same(getattr(nt, name)(4), getattr(np, name)(4))
     same(nt.full((2,), 1.5, np.float64), np.full(2, 1.5))
     same(nt.arange(2, 11, 3), np.arange(2, 11, 3))
+    with pytest.raises(TypeError, match="counts in integers"):
+        nt.arange(0, 1, 0.25)
     shared = np.arange(3.0)
     assert nt.asarray(shared).data is shared
     assert nt.asarray([1.0, 2.0]).dtype == nt.asarray(shared, nt.float32).dtype == F32

@@ -303,6 +303,12 @@ def test_losses_name_what_does_not_fit():
         nn.CrossEntropyLoss(label_smoothing=1.0)
 
 
+def test_layers_take_lists():
+    layer = nn.Linear(2, 3)
+    rows = [[1.0, 2.0], [3.0, 4.0]]
+    assert layer(rows).tolist() == layer(nt.tensor(rows)).tolist()
+
+
 def test_mse_loss():
     target = RNG.normal(size=(3, 4))
     np.testing.assert_allclose(nn.MSELoss()(X, target).item(), ((X - target) ** 2).mean())

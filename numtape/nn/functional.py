@@ -70,7 +70,7 @@ def log_softmax(x: Any, dim: int = -1) -> Any:
 
 def linear(x: Any, weight: Any, bias: Any = None) -> Any:
     """x weightᵀ + bias: x (..., in), weight (out, in), bias (out,) give (..., out)."""
-    product = x @ weight.T
+    product = current().lift(x) @ weight.T
     return product if bias is None else product + bias
 
 

@@ -124,9 +124,7 @@ class Module(Holder):
         They become new tensors, so make the optimizer afterwards. Raises TypeError for a dtype
         other than float32 and float64.
         """
-        wanted = np.dtype(dtype)
-        if wanted not in (np.float32, np.float64):
-            raise TypeError(f"a module computes in float32 or float64, not in {wanted}")
+        wanted = _float_dtype(dtype)
         converted: dict[int, Any] = {}
         for module in list(self.modules()):
             for name, value in list(vars(module).items()):
@@ -228,6 +226,16 @@ def _found(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         pairs = value.items() if isinstance(value, dict) else enumerate(value)
         for key, entry in pairs:
             yield from _found(f"{name}.{key}", entry)
+
+
+def _float_dtype(dtype: Any) -> np.dtype:
+    try:
+        wanted = np.dtype(dtype)
+    except TypeError:  # the name of a device, perhaps
+        wanted = None
+    if wanted not in (np.float32, np.float64):
+        raise TypeError(f"modules compute on CPUs in float32 or float64, not in {wanted or dtype}")
+    return wanted
 
 
 def _converted(member: Any, dtype: np.dtype, done: dict[int, Any]) -> Any:

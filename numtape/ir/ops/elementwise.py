@@ -150,7 +150,14 @@ sqrt = unary("sqrt", np.sqrt, lambda g, out, x: g * 0.5 / out, low=0.5)
 tanh = unary("tanh", np.tanh, lambda g, out, x: g * (1.0 - out * out))
 sin = unary("sin", np.sin, lambda g, out, x: g * cos(x))
 cos: Op = unary("cos", np.cos, lambda g, out, x: -g * sin(x))
-absolute = unary("abs", np.absolute, lambda g, out, x: g * sign(x))
+absolute = Op(
+    "abs",
+    elementwise,
+    np.absolute,
+    (lambda g, out, x: g * sign(x),),
+    inplace=(0,),
+    examples=(example((3, 4), reference=np.absolute),),
+)
 sign: Op = unary("sign", np.sign, lambda g, out, x: None)
 square = unary("square", np.square, lambda g, out, x: g * 2.0 * x)
 # Steps: flat wherever they have a slope at all.

@@ -11,6 +11,7 @@ from numtape.ir.interpreter import current
 from numtape.ir.op import Example, Op, Rule, scalar_dtype
 from numtape.ir.ops.rules import example
 from numtape.ir.types import (
+    DtypeError,
     Scalar,
     Shape,
     ShapeError,
@@ -348,6 +349,8 @@ def pad(x: Any, width: Any, value: Scalar = 0) -> Any:
 
 def arange(start: int, stop: int | None = None, step: int = 1, dtype: Any = np.int64) -> Any:
     """Integers from `start` (0 if only one bound is given) to before `stop`."""
+    if any(isinstance(n, float | np.floating) for n in (start, stop, step)):
+        raise DtypeError("arange counts in integers; for floats use start + step * arange(count)")
     first, last = (0, start) if stop is None else (start, stop)
     return _arange(start=int(first), stop=int(last), step=int(step), dtype=np.dtype(dtype))
 
