@@ -57,7 +57,7 @@ class CompiledTape:
         with self._timed("trace"):
             self._traced: Traced = trace(function, *args, **kwargs)
         kept = lasting(found, self._traced.captured)
-        self._watches: tuple[Watch, ...] = settled((*kept, *self._traced.watches))
+        self._watches: tuple[Watch, ...] = settled(kept, self._traced)
         with self._timed("passes"):
             chosen = [p for p in PIPELINE if p.exact or not exact]
             self._optimised, records = optimise(_program(self._traced), chosen)

@@ -269,6 +269,22 @@ def test_cache_or_flag_that_the_function_sets(kind):
     assert len(compiled.misses) == 2
 
 
+@pytest.mark.parametrize("kind", [lambda x: x, lambda x: [x]], ids=["tensor", "list"])
+def test_state_that_the_function_replaces(kind):
+    module = Keeper()
+    module.last = kind(nt.Tensor(ONES))
+
+    @nt.compile
+    def step(x):
+        old = module.last[0] if isinstance(module.last, list) else module.last
+        module.last = kind(module(x) + old)
+        return old * 1
+
+    step(ONES)
+    with pytest.raises(nt.TraceError, match="belongs to a traced function that has ended"):
+        step(ONES)
+
+
 def test_setting_changed_by_another_thread_while_tracing():
     module = Keeper()
 

@@ -1,11 +1,11 @@
 """What a trace gives: the graph, what ties it to the world outside, and what it depended on."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from numtape.ir.graph import Graph
-from numtape.tracer.tensor import TraceError
+from numtape.tracer.tensor import Tensor, TraceError
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,28 +25,6 @@ class Watch:
         return now is self.seen or (
             _is_scalar(now) and type(now) is type(self.seen) and now == self.seen
         )
-
-
-def settled(watches: Iterable[Watch]) -> tuple[Watch, ...]:
-    """The watches without those of caches, which the function replaces at every call.
-
-    A setting that went from nothing to something, or a flag, is still watched: the next call
-    traces anew and finds it settled. A counter never settles.
-    """
-    return tuple(w for w in watches if w.holds() or not _replaced(w))
-
-
-def _replaced(watch: Watch) -> bool:
-    now = watch.read()
-    if type(now) is not type(watch.seen):
-        return False
-    if watch.counted and type(now) in (int, float):
-        raise TraceError(
-            f"the traced function changes its own setting {watch.what} from {watch.seen} to "
-            f"{now}, which a tape cannot repeat; keep it in a tensor and assign() that, or change "
-            "it outside the compiled function"
-        )
-    return not isinstance(now, bool | int | float | str | bytes)
 
 
 def _is_scalar(value: Any) -> bool:
@@ -106,3 +84,33 @@ class Output:
 
 
 USED_UP = -1
+
+
+def settled(found: Iterable[Watch], traced: Traced) -> tuple[Watch, ...]:
+    """All watches without those of caches, which the function fills at every call, not reads.
+
+    A setting that went from nothing to something, or a flag, is still watched: the next call
+    traces anew and finds it settled. A counter never settles.
+    """
+    every = (*found, *traced.watches)
+    return tuple(w for w in every if w.holds() or not _is_cache(w, traced.reached))
+
+
+def _is_cache(watch: Watch, used: Container[int]) -> bool:
+    now = watch.read()
+    if type(now) is not type(watch.seen):
+        return False
+    if watch.counted and type(now) in (int, float):
+        raise TraceError(
+            f"the traced function changes its own setting {watch.what} from {watch.seen} to "
+            f"{now}, which a tape cannot repeat; keep it in a tensor and assign() that, or change "
+            "it outside the compiled function"
+        )
+    return isinstance(now, Tensor | tuple) and not _mentions(watch.seen, used)
+
+
+def _mentions(mark: Any, used: Container[int]) -> bool:
+    """Whether one of these tensors, by id, is what a watch saw or part of it."""
+    if isinstance(mark, tuple):
+        return any(_mentions(part, used) for part in mark)
+    return (mark if isinstance(mark, int) else id(getattr(mark, "value", mark))) in used
