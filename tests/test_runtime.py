@@ -152,9 +152,7 @@ def peak_of(run):
     return peak
 
 
-@each_step
-def test_replay_allocates_nothing(make):
-    function, arguments = make()
+def allocated_by_replay(function, arguments):
     compiled = nt.compile(function)
     compiled(*arguments)
     bound = compiled.tapes[0]._tape.acquire()
@@ -165,8 +163,29 @@ def test_replay_allocates_nothing(make):
         bound.first()
 
     replay()
-    # A draw makes a small generator object; gathered rows pass through a list of indices.
-    assert peak_of(replay) < 8 * KIB
+    return peak_of(replay)
+
+
+@each_step
+def test_replay_allocates_nothing(make):
+    assert allocated_by_replay(*make()) < 8 * KIB  # a draw makes a small generator object
+
+
+KERNELS = {
+    "rows added": lambda x, i: nt.index_add(x, i, x[:1].broadcast_to((4096, 128))),
+    "rows taken": lambda x, i: nt.take(x, i),
+    "entries taken": lambda x, i: x[i, i % 128],
+    "places": lambda x, i: x.argmax(1) + x.argmin(1),
+    "running sums": lambda x, i: x.cumsum(0),
+    "where": lambda x, i: nt.where(x > 0, x, 0.0),
+}
+
+
+@pytest.mark.parametrize("function", KERNELS.values(), ids=KERNELS)
+def test_kernels_allocate_nothing(function):
+    rng = np.random.default_rng(0)
+    arguments = rng.normal(size=(512, 128)).astype(np.float32), rng.integers(0, 512, 4096)
+    assert allocated_by_replay(function, arguments) < 8 * KIB
 
 
 @each_step

@@ -107,7 +107,7 @@ def add_at(
         np.add.at(target, index, source)
         return
     # Row by row: a row's ufunc call costs less than add.at spends on its entries.
-    for place, row in zip(index.ravel().tolist(), _rows(source, index.ndim), strict=True):
+    for place, row in zip(index.flat, _rows(source, index.ndim), strict=True):
         row_out = target[place]
         np.add(row_out, row, out=row_out)
 

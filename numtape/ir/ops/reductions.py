@@ -76,6 +76,8 @@ def _infer_place(x: Type, axis: int) -> Type:
     return Type(INT, reduced(x.shape, (axis,), False))
 
 
+# The only kernels that allocate what grows with x: along any axis but the last, NumPy's argmax
+# and argmin search a copy.
 def _place_of_extreme(name: str, kernel: Callable) -> Op:
     examples = (
         example((3, 4), reference=kernel, axis=1),
@@ -187,7 +189,10 @@ def std(x: Any, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Any
 
 
 def argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
-    """Index (int64) of the first largest entry along `axis`, or in the flattened array."""
+    """Index (int64) of the first largest entry along `axis`, or in the flattened array.
+
+    Along any axis but the last NumPy searches a copy of x, which a compiled step then allocates.
+    """
     return _located(_argmax, x, axis, keepdims)
 
 
