@@ -29,7 +29,8 @@ class Lease:
         if self._bound is None:
             raise RuntimeError(
                 f"at {user_line()}: the reverse tape of this call has run already, and its arena "
-                "serves other calls; call the compiled function again before another backward()"
+                "serves other calls; combine the outputs, as in (a + b).backward(), or call the "
+                "compiled function again before another backward()"
             )
         return self._bound
 
@@ -47,6 +48,7 @@ class _Reverse:
     """What stands as the op of a compiled call's result on the eager tape."""
 
     name = "compiled call"
+    once = True
     broadcasts = False
     expand = None
 

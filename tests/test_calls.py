@@ -472,3 +472,19 @@ def test_error_in_mid_step_is_seen_by_backward():
         step(np.array([7.0]))
     with pytest.raises(RuntimeError, match="was changed in place"):
         loss.backward()
+
+
+# ---- backward twice through one call ------------------------------------------------------
+
+
+def test_second_backward_names_the_way_out():
+    left, right = parameter(1.0, 2.0), parameter(3.0)
+    both = nt.compile(lambda: ((left * 3).sum(), (right * 5).sum()))
+    first, second = both()
+    first.backward()
+    with pytest.raises(RuntimeError, match=r"combine the outputs, as in \(a \+ b\)"):
+        second.backward()
+    left.grad = right.grad = None
+    first, second = both()
+    (first + second).backward()
+    assert (left.grad.tolist(), right.grad.tolist()) == ([3.0, 3.0], [5.0])

@@ -183,7 +183,7 @@ class Recorder:
                 yield
         finally:
             self._shared = previous
-        if release:
+        if release and not _runs_once(node):  # it lets go of its memory itself
             node.op, node.inputs, node.versions = _RELEASED, (), ()
 
 
@@ -211,6 +211,11 @@ _RELEASED = Op("released", lambda: None, view=lambda: None)  # type: ignore[arg-
 def is_released(tensor: Tensor) -> bool:
     """Whether backward() has passed and let go of what a second pass would need."""
     return tensor.op is _RELEASED
+
+
+def _runs_once(node: Tensor) -> bool:
+    """Whether this stands for a compiled call, whose memory serves one reverse run."""
+    return getattr(node.op, "once", False)
 
 
 def _check_unchanged(node: Tensor) -> None:
