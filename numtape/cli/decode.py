@@ -54,7 +54,9 @@ def add_generate(commands: Any) -> argparse.ArgumentParser:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="the folder of a run")
-    parser.add_argument("--threads", type=int, help="threads of BLAS; as in training unless given")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="threads of BLAS; as in training unless given"
+    )
 
 
 def run_translate(given: argparse.Namespace) -> int:

@@ -35,7 +35,7 @@ GROUPS: dict[str, Sequence[Setting]] = {
         _setting("d_model", "width of the model"),
         _setting("heads", "attention heads"),
         _setting("layers", "layers, of the encoder and of the decoder each"),
-        _setting("d_ff", "width inside a feed-forward; 4 times --d-model unless given"),
+        _setting("d_ff", "width inside a feed-forward"),
         _setting("dropout", "probability of dropping a value", float),
         _setting("tie_embeddings", "share the embedding", str, choices=("none", "output", "all")),
         _setting("activation", "of the feed-forward", str, choices=("relu", "gelu", "silu")),
@@ -66,7 +66,7 @@ GROUPS: dict[str, Sequence[Setting]] = {
     "running": (
         _setting("eval_every", "steps between two looks at the validation loss"),
         _setting("save_every", "steps between two checkpoints"),
-        _setting("threads", "threads of BLAS; all cores unless given"),
+        _setting("threads", "threads of BLAS"),
         _setting("out", "folder for all files; a new one below runs/ unless given", str),
     ),
 }

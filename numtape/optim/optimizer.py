@@ -191,7 +191,9 @@ def _check_parameters(parameters: list[Any]) -> None:
         raise ValueError("an optimizer needs parameters and got none")
     for i, p in enumerate(parameters):
         if not isinstance(p, Tensor):
-            raise TypeError(f"parameter {i} is a {type(p).__name__}, not a tensor")
+            raise TypeError(
+                f"parameter {i} is a {type(p).__name__}, not a tensor; give model.parameters()"
+            )
         if p.dtype.kind != "f" or not p.is_leaf:
             raise ValueError(
                 f"parameter {i} ({p.type}) is not a float tensor made by the user; give "
