@@ -1,6 +1,7 @@
 """Reverse mode: gradients of any order, and errors where a gradient would be wrong."""
 
 import gc
+import threading
 import weakref
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 import numtape as nt
 from numtape.nn import functional as F
+from numtape.tracer.recorder import EAGER
 
 
 def leaf(*values):
@@ -260,3 +262,14 @@ def test_backward_lets_go_of_what_it_used():
     loss.backward()
     gc.collect()
     assert held() is None
+
+
+def test_threads_do_not_share_what_rules_compute():
+    seen = []
+    node = nt.Tensor(np.ones(2), requires_grad=True).exp()
+    with EAGER._around(node, release=False):
+        thread = threading.Thread(target=lambda: seen.append(EAGER._shared))
+        thread.start()
+        thread.join()
+        assert EAGER._shared == {}
+    assert seen == [None]

@@ -232,8 +232,8 @@ def _check_unchanged(node: Tensor) -> None:
             )
 
 
-class Eager(Recorder):
-    """Computes at once. The interpreter when no other is active."""
+class Eager(Recorder, threading.local):
+    """Computes at once. The interpreter when no other is active, for each thread by itself."""
 
     def compute(self, op: Op, inputs: tuple[Tensor, ...], attrs: Mapping) -> tuple[Any, Type]:
         _refuse_escaped(inputs)
