@@ -2,7 +2,6 @@
 
 import copy
 import math
-import pickle
 
 import numpy as np
 import pytest
@@ -129,11 +128,11 @@ def test_a_configuration_makes_the_trip_through_a_dictionary(tie):
     assert np.array_equal(again(SRC, TGT).numpy(), model(SRC, TGT).numpy())
 
 
-def test_models_are_copied_and_pickled_with_their_ties():
+def test_models_are_copied_with_their_ties():
     model = tiny(tie_embeddings=True)
-    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert other.output.weight is other.target_embedding.weight is not model.output.weight
-        assert np.array_equal(other(SRC, TGT).numpy(), model(SRC, TGT).numpy())
+    other = copy.deepcopy(model)
+    assert other.output.weight is other.target_embedding.weight is not model.output.weight
+    assert np.array_equal(other(SRC, TGT).numpy(), model(SRC, TGT).numpy())
 
 
 @pytest.mark.parametrize(
