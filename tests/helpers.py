@@ -1,8 +1,10 @@
 """What tests share: checks against NumPy, finite differences, layouts, an interpreter."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
+import pytest
 
 import numtape as nt
 from numtape.ir.graph import Graph, Value, replay
@@ -77,3 +79,22 @@ def check_gradient(function, *arrays):
     value = lambda *moved: weighted(*map(nt.Tensor, moved)).item()
     for i, g in enumerate(found):
         np.testing.assert_allclose(g.numpy(), differences(value, arrays, i), rtol=1e-6, atol=1e-7)
+
+
+def check_slopes(model: Any, loss: Callable[[], Tensor], places: int, absolute: float) -> None:
+    """Gradients of a float64 model at random places against central differences of its loss."""
+    loss().backward()
+    rng = np.random.default_rng(0)
+    parameters = list(model.named_parameters())
+    for i in rng.choice(len(parameters), places, replace=False):
+        name, parameter = parameters[i]
+        place = tuple(int(rng.integers(n)) for n in parameter.shape)
+        values = []
+        with nt.no_grad():
+            for step in (1e-6, -1e-6):
+                parameter.numpy()[place] += step
+                values.append(loss().item())
+                parameter.numpy()[place] -= step
+        slope = (values[0] - values[1]) / 2e-6
+        found = parameter.grad.numpy()[place]
+        assert found == pytest.approx(slope, rel=1e-4, abs=absolute), (name, place)

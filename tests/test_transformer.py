@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from helpers import check_slopes
 
 import numtape as nt
 from numtape import nn, optim
@@ -191,21 +192,7 @@ VARIANTS = [
 def test_gradients_by_finite_differences(options):
     nt.random.seed(5)
     model = tiny(**options).double()
-    loss_of(model).backward()
-    rng = np.random.default_rng(0)
-    parameters = list(model.named_parameters())
-    for i in rng.choice(len(parameters), 10, replace=False):
-        name, parameter = parameters[i]
-        place = tuple(int(rng.integers(n)) for n in parameter.shape)
-        values = []
-        with nt.no_grad():
-            for step in (1e-6, -1e-6):
-                parameter.numpy()[place] += step
-                values.append(loss_of(model).item())
-                parameter.numpy()[place] -= step
-        slope = (values[0] - values[1]) / 2e-6
-        found = parameter.grad.numpy()[place]
-        assert found == pytest.approx(slope, rel=1e-4, abs=1e-8), (name, place)
+    check_slopes(model, lambda: loss_of(model), places=10, absolute=1e-8)
 
 
 @pytest.mark.parametrize("options", VARIANTS)
