@@ -98,3 +98,20 @@ def check_slopes(model: Any, loss: Callable[[], Tensor], places: int, absolute: 
         slope = (values[0] - values[1]) / 2e-6
         found = parameter.grad.numpy()[place]
         assert found == pytest.approx(slope, rel=1e-4, abs=absolute), (name, place)
+
+
+def parameter(*values: float) -> Tensor:
+    """A float64 vector that wants a gradient."""
+    return nt.Tensor(np.array(values, np.float64), requires_grad=True)
+
+
+def training_step(weight, optimizer, clear):
+    def step(x):
+        loss = (x * weight).sum()
+        if clear:
+            optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step
