@@ -34,6 +34,7 @@ LAYERS["cli"] = {*LAYERS} - {"passes", "runtime"}
 MODULES = {
     **dict.fromkeys(("compiler", "tape", "calls"), "compile"),
     "__init__": "facade",
+    "__main__": "cli",
 }
 
 
