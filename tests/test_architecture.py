@@ -65,6 +65,26 @@ def imported(path):
                     yield node.module
 
 
+def names_of_others(path):
+    """What a file takes from other modules of numtape, by import or as `module.name`."""
+    modules = set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.ImportFrom) and node.module in NAMES:
+            for alias in node.names:
+                yield alias.name
+                if f"{node.module}.{alias.name}" in NAMES:
+                    modules.add(alias.asname or alias.name)
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Attribute) and getattr(node.value, "id", None) in modules:
+            yield node.attr
+
+
+@each_file
+def test_private_names_stay_in_their_module(path):
+    private = [n for n in names_of_others(path) if n.startswith("_") and n != "__version__"]
+    assert private == []
+
+
 def layer_of(name):
     part = name.split(".")[1] if "." in name else "__init__"
     return MODULES.get(part, part)

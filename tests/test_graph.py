@@ -12,7 +12,7 @@ from numtape.ir.graph import Builder, Value, ancestors, users
 from numtape.ir.interpreter import active
 from numtape.ir.location import Origin
 from numtape.ir.ops.elementwise import exp, mul
-from numtape.ir.ops.linalg import _matmul
+from numtape.ir.ops.linalg import matmul_op
 from numtape.ir.types import Type, common_dtype, dtype_name, normalise_axes
 from numtape.ir.verify import VerifyError, verify
 
@@ -154,7 +154,7 @@ def test_sound_graphs_pass():
 def test_wrong_type():
     graph = product_graph()
     product, result = graph.nodes
-    wrong = Value(_matmul, product.inputs, {}, Type(F32, (8, 9)), Origin("mlp.py", 14))
+    wrong = Value(matmul_op, product.inputs, {}, Type(F32, (8, 9)), Origin("mlp.py", 14))
     broken = replace(graph, nodes=(wrong, result))
     with pytest.raises(
         VerifyError, match=r"its type is f32\[8,9\], its inputs give f32\[8,3\]"

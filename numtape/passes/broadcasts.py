@@ -10,7 +10,7 @@ from typing import Any
 
 from numtape.ir.graph import Graph, Value
 from numtape.ir.op import Op
-from numtape.ir.ops.shapes import _broadcast, _reshape
+from numtape.ir.ops.shapes import broadcast_op, reshape_op
 from numtape.ir.types import Shape
 from numtape.passes.identities import shape_of, without_broadcasts
 from numtape.passes.rewrite import rewrite
@@ -25,7 +25,7 @@ def _folded(op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Valu
     bare = without_broadcasts(op, inputs)
     if bare is not None:  # f(broadcast(x), y) = broadcast(f(x, y))
         return op(*bare, **attrs).broadcast_to(shape_of(inputs))
-    if op is _reshape and inputs[0].op is _broadcast:
+    if op is reshape_op and inputs[0].op is broadcast_op:
         return _reshaped(inputs[0], attrs["shape"])
     return None
 

@@ -11,7 +11,7 @@ from typing import Any
 from numtape.ir.graph import Graph, Value
 from numtape.ir.op import Op
 from numtape.ir.ops.elementwise import add, alias, cast, detach, div, mul, neg, sub, where
-from numtape.ir.ops.shapes import _broadcast, _reshape, _transpose, slice_
+from numtape.ir.ops.shapes import broadcast_op, reshape_op, slice_, transpose_op
 from numtape.ir.types import Shape, broadcast
 from numtape.passes.rewrite import rewrite
 
@@ -37,9 +37,9 @@ def _bare(op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Value 
 
 def without_broadcasts(op: Op, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
     """The inputs before they were repeated, for an operation that repeats them itself."""
-    if not op.entrywise or not any(v.op is _broadcast for v in inputs):
+    if not op.entrywise or not any(v.op is broadcast_op for v in inputs):
         return None
-    return tuple(v.inputs[0] if v.op is _broadcast else v for v in inputs)
+    return tuple(v.inputs[0] if v.op is broadcast_op else v for v in inputs)
 
 
 def shape_of(inputs: tuple[Value, ...]) -> Shape:
@@ -59,7 +59,7 @@ def _unless_broadcast(x: Value, y: Value) -> Value | None:
 def _dense(x: Value) -> Value | None:
     """x unless it is a view: an operation on it would have given its entries a new layout."""
     root = x
-    while root.op in (_reshape, detach, alias):
+    while root.op in (reshape_op, detach, alias):
         (root,) = root.inputs
     return x if root.op.view is None else None
 
@@ -123,7 +123,7 @@ def _transposed(inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:
     (x,), axes = inputs, attrs["axes"]
     if axes == tuple(range(x.ndim)):
         return x
-    if x.op is _transpose:  # transpose(transpose(x)) = transpose(x)
+    if x.op is transpose_op:  # transpose(transpose(x)) = transpose(x)
         inner = x.attrs["axes"]
         return x.inputs[0].transpose(tuple(inner[a] for a in axes))
     return None
@@ -133,7 +133,7 @@ def _repeated(inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:
     (x,), shape = inputs, attrs["shape"]
     if x.shape == shape:
         return x
-    if x.op is _broadcast:  # broadcast(broadcast(x)) = broadcast(x)
+    if x.op is broadcast_op:  # broadcast(broadcast(x)) = broadcast(x)
         return x.inputs[0].broadcast_to(shape)
     return None
 
@@ -146,9 +146,9 @@ def _whole(inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:
 
 # Views that look at nothing else, or at what another view looks at already.
 IDLE = {
-    _reshape: _reshaped,
-    _transpose: _transposed,
-    _broadcast: _repeated,
+    reshape_op: _reshaped,
+    transpose_op: _transposed,
+    broadcast_op: _repeated,
     slice_: _whole,
 }
 _RULES = {

@@ -6,8 +6,8 @@ sums are the same, but BLAS may order them differently.
 """
 
 from numtape.ir.graph import Graph, Value, users
-from numtape.ir.ops.linalg import _matmul
-from numtape.ir.ops.shapes import _transpose
+from numtape.ir.ops.linalg import matmul_op
+from numtape.ir.ops.shapes import transpose_op
 from numtape.passes.rewrite import rebuild
 
 
@@ -17,13 +17,13 @@ def products(graph: Graph) -> Graph:
     results = set(graph.results)
 
     def turned(node: Value, arguments: tuple[Value, ...]) -> Value | None:
-        (x,) = arguments if node.op is _transpose else (None,)
-        if x is None or x.op is not _matmul or node.attrs["axes"] != (1, 0):
+        (x,) = arguments if node.op is transpose_op else (None,)
+        if x is None or x.op is not matmul_op or node.attrs["axes"] != (1, 0):
             return None
         (product,) = node.inputs
         if len(readers[product]) > 1 or product in results:
             return None
         a, b = x.inputs
-        return _matmul(b.transpose(1, 0), a.transpose(1, 0))
+        return matmul_op(b.transpose(1, 0), a.transpose(1, 0))
 
     return rebuild(graph, turned)

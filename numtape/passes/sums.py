@@ -12,9 +12,9 @@ from typing import Any
 from numtape.ir.graph import Graph, Value
 from numtape.ir.op import Op
 from numtape.ir.ops.elementwise import mul
-from numtape.ir.ops.linalg import _matmul, vecdot
-from numtape.ir.ops.reductions import _sum
-from numtape.ir.ops.shapes import _broadcast, filled
+from numtape.ir.ops.linalg import matmul_op, vecdot
+from numtape.ir.ops.reductions import sum_op
+from numtape.ir.ops.shapes import broadcast_op, filled
 from numtape.ir.types import Shape, is_float, reduced
 from numtape.passes.rewrite import rewrite
 
@@ -27,11 +27,11 @@ def sums(graph: Graph) -> Graph:
 
 
 def _folded(op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Value | None:
-    if op is not _sum or not is_float(inputs[0].dtype):
+    if op is not sum_op or not is_float(inputs[0].dtype):
         return None
     (x,) = inputs
     axis, shape = attrs["axis"], reduced(x.shape, attrs["axis"], False)
-    if x.op is _broadcast:
+    if x.op is broadcast_op:
         return _sum_of_repeated(x, axis, shape)
     if axis == (x.ndim - 1,):
         return _sum_of_rows(x, shape)
@@ -64,7 +64,7 @@ def _sum_of_rows(x: Value, shape: Shape) -> Value | None:
     if x.ndim == 1:
         return None
     ones = filled(shape=(length, 1), value=1.0, dtype=x.dtype)
-    return _matmul(x, ones).reshape(shape)
+    return matmul_op(x, ones).reshape(shape)
 
 
 def _sum_over_rows(x: Value, shape: Shape) -> Value | None:
@@ -73,4 +73,4 @@ def _sum_over_rows(x: Value, shape: Shape) -> Value | None:
     if rows < SMALLEST:
         return None
     ones = filled(shape=(1, rows), value=1.0, dtype=x.dtype)
-    return _matmul(ones, x.reshape(rows, x.shape[-1])).reshape(shape)
+    return matmul_op(ones, x.reshape(rows, x.shape[-1])).reshape(shape)

@@ -12,7 +12,7 @@ from typing import Any
 from numtape.ir.graph import Graph, Value
 from numtape.ir.op import Op
 from numtape.ir.ops.elementwise import add
-from numtape.ir.ops.shapes import Bounds, _concatenate, _reshape, _transpose, place, slice_
+from numtape.ir.ops.shapes import Bounds, concatenate_op, place, reshape_op, slice_, transpose_op
 from numtape.ir.types import Shape
 from numtape.passes.identities import IDLE
 from numtape.passes.rewrite import rewrite
@@ -31,7 +31,7 @@ def _simplified(op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> 
 
 
 def _reshape_rule(x: Value, shape: Shape) -> Value | None:
-    if x.op is _reshape:  # reshape(reshape(x)) = reshape(x)
+    if x.op is reshape_op:  # reshape(reshape(x)) = reshape(x)
         return x.inputs[0].reshape(shape)
     return None
 
@@ -46,7 +46,7 @@ def _transpose_rule(x: Value, axes: tuple[int, ...]) -> Value | None:
 def _slice(x: Value, bounds: Bounds) -> Value | None:
     if x.op is place and x.attrs["bounds"] == bounds:  # what was placed there
         return x.inputs[0]
-    return _part_of_join(x, bounds) if x.op is _concatenate else None
+    return _part_of_join(x, bounds) if x.op is concatenate_op else None
 
 
 def _part_of_join(x: Value, bounds: Bounds) -> Value | None:
@@ -83,18 +83,18 @@ def _add(x: Value, y: Value) -> Value | None:
     if a[axis][2] != 1 or b[axis][2] != 1 or a[axis][1] != b[axis][0]:
         return None
     bounds = (*a[:axis], (a[axis][0], b[axis][1], 1), *a[axis + 1 :])
-    joined = _concatenate(*_parts(first, axis), *_parts(second, axis), axis=axis)
+    joined = concatenate_op(*_parts(first, axis), *_parts(second, axis), axis=axis)
     return place(joined, shape=x.shape, bounds=bounds)
 
 
 def _parts(placed: Value, axis: int) -> tuple[Value, ...]:
     (x,) = placed.inputs
-    return x.inputs if x.op is _concatenate and x.attrs["axis"] == axis else (x,)
+    return x.inputs if x.op is concatenate_op and x.attrs["axis"] == axis else (x,)
 
 
 _RULES = {
-    _reshape: _reshape_rule,
-    _transpose: _transpose_rule,
+    reshape_op: _reshape_rule,
+    transpose_op: _transpose_rule,
     slice_: _slice,
     place: _place,
     add: _add,

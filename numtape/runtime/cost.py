@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from numtape.ir.graph import Value
-from numtape.ir.ops.linalg import _matmul, vecdot
+from numtape.ir.ops.linalg import matmul_op, vecdot
 
-_PRODUCTS = (_matmul, vecdot)
+_PRODUCTS = (matmul_op, vecdot)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from numtape.ir.graph import Value
-from numtape.ir.ops.linalg import _matmul
-from numtape.ir.ops.shapes import _reshape
+from numtape.ir.ops.linalg import matmul_op
+from numtape.ir.ops.shapes import reshape_op
 from numtape.runtime.layout import Place
 
 # An argument of a call: a value, or a value seen in another shape.
@@ -28,9 +28,9 @@ class Call:
 
 def lower(node: Value, places: Mapping[Value, Place]) -> Call:
     """The call that computes a node into its memory."""
-    if node.op is _matmul:
+    if node.op is matmul_op:
         return _product(node, places)
-    if node.op is _reshape:
+    if node.op is reshape_op:
         (x,) = node.inputs
         return Call(_copy, ((x, None),), (node, x.shape), {})
     assert node.op.kernel is not None, node

@@ -31,12 +31,13 @@ _mode = _Mode()
 @contextmanager
 def no_grad() -> Iterator[None]:
     """Nothing computed in this block is recorded for `backward()`."""
-    with _recording(False):
+    with recording(False):
         yield
 
 
 @contextmanager
-def _recording(on: bool) -> Iterator[None]:
+def recording(on: bool) -> Iterator[None]:
+    """Whether what this block computes is recorded for `backward()`."""
     previous, _mode.grad = _mode.grad, on
     try:
         yield
@@ -169,7 +170,7 @@ class Recorder:
         needed: Callable[[Tensor], bool] = (
             _leading_to(outputs, leaves) if leaves else (lambda t: t._requires_grad)
         )
-        with _recording(create_graph and _mode.grad):
+        with recording(create_graph and _mode.grad):
             around = partial(self._around, release=release)
             return backprop(outputs, seeds, needed, around, leaves)
 
@@ -236,10 +237,10 @@ class Eager(Recorder, threading.local):
     """Computes at once. The interpreter when no other is active, for each thread by itself."""
 
     def compute(self, op: Op, inputs: tuple[Tensor, ...], attrs: Mapping) -> tuple[Any, Type]:
-        _refuse_escaped(inputs)
+        refuse_escaped(inputs)
         if op.expand is not None:
             op.type_of([t.type for t in inputs], attrs)
-            with _recording(False):
+            with recording(False):
                 out = op.expand(*inputs, **attrs)
             return out._payload, out.type
         return evaluate(op, [t._payload for t in inputs], [t.type for t in inputs], attrs)
@@ -252,7 +253,7 @@ class Eager(Recorder, threading.local):
         return Tensor.wrap(array, Type(array.dtype, array.shape, weak))
 
     def reading(self, tensor: Tensor, deed: str) -> None:
-        _refuse_escaped((tensor,))
+        refuse_escaped((tensor,))
 
     def assign(self, tensor: Tensor, value: Any) -> None:
         array = value._payload if isinstance(value, Tensor) else as_array(value, tensor.dtype)
@@ -314,7 +315,8 @@ def check_assignable(tensor: Tensor, shape: tuple[int, ...], dtype: np.dtype) ->
         raise TypeError(f"at {user_line()}: a tensor of {tensor.type} cannot take {dtype}")
 
 
-def _refuse_escaped(tensors: Sequence[Tensor]) -> None:
+def refuse_escaped(tensors: Sequence[Tensor]) -> None:
+    """`TraceError` that names the line where a tensor of a trace is used after its end."""
     for t in tensors:
         if t.is_traced:
             raise TraceError(

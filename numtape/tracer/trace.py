@@ -19,9 +19,9 @@ from numtape.tracer.aliases import first_alias
 from numtape.tracer.chance import without_chance
 from numtape.tracer.recorder import (
     Recorder,
-    _refuse_escaped,
     check_assignable,
     is_released,
+    refuse_escaped,
     usable_gradient,
 )
 from numtape.tracer.structure import flatten, readable, rebuild
@@ -76,7 +76,7 @@ class Trace(Recorder):
             return assigned[1]
         if tensor.is_traced:
             if tensor.owner is not self:
-                _refuse_escaped((tensor,))
+                refuse_escaped((tensor,))
             if tensor.version != tensor.made:
                 raise TraceError(
                     f"at {user_line()}: this view ({tensor.type}, made at "
@@ -211,7 +211,7 @@ class Trace(Recorder):
         if id(given) in self._inside:  # the first one is read, this one is left alone
             return self._inside[id(given)]
         if isinstance(given, Tensor):
-            _refuse_escaped((given,))
+            refuse_escaped((given,))
             tensor._requires_grad = given._requires_grad
             self._given[id(tensor)] = given
             self._inside[id(given)] = tensor

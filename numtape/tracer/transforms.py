@@ -11,7 +11,7 @@ from numtape.ir.interpreter import current
 from numtape.ir.ops.elementwise import alias
 from numtape.ir.ops.shapes import full, zeros_like
 from numtape.ir.types import ShapeError
-from numtape.tracer.recorder import Recorder, _recording, grad_enabled, is_released
+from numtape.tracer.recorder import Recorder, grad_enabled, is_released, recording
 from numtape.tracer.structure import rebuild
 from numtape.tracer.tensor import Tensor
 
@@ -30,7 +30,7 @@ def value_and_grad(function: Callable, argnums: int | Sequence[int] = 0) -> Call
         chosen = list(args)
         for p in positions:
             chosen[p] = rebuild(args[p], _is_float, lambda x: _fresh(x, leaves))
-        with _recording(True):
+        with recording(True):
             out = function(*chosen, **kwargs)
             found = _pull(out, leaves)
         answers = [found[t] if t in found else zeros_like(t) for t in leaves]

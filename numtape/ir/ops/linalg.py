@@ -27,18 +27,18 @@ def matmul_rows(x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
 
 
 def _matmul_vjp_x(g: Any, out: Any, x: Any, y: Any) -> Any:
-    return _matmul(g, y.swapaxes(-1, -2))
+    return matmul_op(g, y.swapaxes(-1, -2))
 
 
 def _matmul_vjp_y(g: Any, out: Any, x: Any, y: Any) -> Any:
     if y.ndim == 2:  # one product over all rows instead of a sum of products
         count = math.prod(x.shape[:-1])
         rows = x.reshape(count, x.shape[-1])
-        return _matmul(rows.swapaxes(0, 1), g.reshape(count, g.shape[-1]))
-    return _matmul(x.swapaxes(-1, -2), g)
+        return matmul_op(rows.swapaxes(0, 1), g.reshape(count, g.shape[-1]))
+    return matmul_op(x.swapaxes(-1, -2), g)
 
 
-_matmul = Op(
+matmul_op = Op(
     "matmul",
     _infer_matmul,
     matmul_rows,
@@ -81,7 +81,7 @@ def matmul(x: Any, y: Any) -> Any:
         raise ShapeError("matmul: a scalar is no matrix; multiply with * instead")
     left = expand_dims(x, 0) if x.ndim == 1 else x
     right = expand_dims(y, 1) if y.ndim == 1 else y
-    product = _matmul(left, right)
+    product = matmul_op(left, right)
     dropped = ((-2,) if x.ndim == 1 else ()) + ((-1,) if y.ndim == 1 else ())
     return squeeze(product, dropped) if dropped else product
 
@@ -153,7 +153,7 @@ def _contract(x: Any, s: str, y: Any, t: str, needed: set[str]) -> tuple[Any, st
     rows, depth, columns = (math.prod(sizes[c] for c in part) for part in (left, inner, right))
     a = transpose(x, [s.index(c) for c in (*stack, *left, *inner)]) if s else x
     b = transpose(y, [t.index(c) for c in (*stack, *inner, *right)]) if t else y
-    product = _matmul(reshape(a, (*lead, rows, depth)), reshape(b, (*lead, depth, columns)))
+    product = matmul_op(reshape(a, (*lead, rows, depth)), reshape(b, (*lead, depth, columns)))
     result = (*stack, *left, *right)
     return reshape(product, tuple(sizes[c] for c in result)), "".join(result)
 

@@ -65,7 +65,7 @@ def _reduction(name: str, ufunc: np.ufunc, vjp: Callable, infer: Callable) -> Op
     )
 
 
-_sum = _reduction("sum", np.add, _sum_vjp, _infer_reduce)
+sum_op = _reduction("sum", np.add, _sum_vjp, _infer_reduce)
 _max = _reduction("max", np.maximum, _extreme_vjp, _infer_extreme)
 _min = _reduction("min", np.minimum, _extreme_vjp, _infer_extreme)
 
@@ -126,7 +126,7 @@ def _reduce(op: Op, x: Any, axis: Axis, keepdims: bool) -> Any:
 
 def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """Sum over `axis` (one, several or all); booleans and integers add up in 64 bits."""
-    return _reduce(_sum, _counted(x), axis, keepdims)
+    return _reduce(sum_op, _counted(x), axis, keepdims)
 
 
 def prod(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:

@@ -33,7 +33,7 @@ def copy_reshaped(x: np.ndarray, out: np.ndarray, shape: Shape) -> None:
     np.copyto(out.reshape(x.shape), x)
 
 
-_reshape = Op(
+reshape_op = Op(
     "reshape",
     _infer_reshape,
     copy_reshaped,  # where the strides of x allow no view
@@ -51,7 +51,7 @@ def _transpose_vjp(g: Any, out: Any, x: Any, axes: tuple[int, ...]) -> Any:
     return g.transpose(tuple(axes.index(i) for i in range(len(axes))))
 
 
-_transpose = Op(
+transpose_op = Op(
     "transpose",
     _infer_transpose,
     view=np.transpose,
@@ -69,7 +69,7 @@ def _infer_broadcast(x: Type, shape: Shape) -> Type:
     return Type(x.dtype, shape)
 
 
-_broadcast = Op(
+broadcast_op = Op(
     "broadcast_to",
     _infer_broadcast,
     view=np.broadcast_to,
@@ -162,7 +162,7 @@ def _concatenate_vjp(position: int) -> Rule:
     return rule
 
 
-_concatenate = Op(
+concatenate_op = Op(
     "concatenate",
     _infer_concatenate,
     join,
@@ -226,7 +226,7 @@ def reshape(x: Any, *shape: Any) -> Any:
     """The entries in another shape; one length may be -1."""
     wanted = shape[0] if len(shape) == 1 and np.iterable(shape[0]) else shape
     resolved = _resolve(tuple(int(n) for n in wanted), x)
-    return x if resolved == x.shape else _reshape(x, shape=resolved)
+    return x if resolved == x.shape else reshape_op(x, shape=resolved)
 
 
 def _resolve(shape: Shape, x: Any) -> Shape:
@@ -247,7 +247,7 @@ def transpose(x: Any, *axes: Any) -> Any:
     normal = tuple(int(a) % x.ndim if -x.ndim <= a < x.ndim else a for a in order)
     if sorted(normal) != list(range(x.ndim)):
         raise ShapeError(f"transpose: {tuple(order)} is no order of the axes of {x.shape}")
-    return _transpose(x, axes=normal)
+    return transpose_op(x, axes=normal)
 
 
 def swapaxes(x: Any, first: int, second: int) -> Any:
@@ -255,7 +255,7 @@ def swapaxes(x: Any, first: int, second: int) -> Any:
     (i,), (j,) = normalise_axes(first, x.ndim), normalise_axes(second, x.ndim)
     order = list(range(x.ndim))
     order[i], order[j] = order[j], order[i]
-    return _transpose(x, axes=tuple(order))
+    return transpose_op(x, axes=tuple(order))
 
 
 def moveaxis(x: Any, source: int, destination: int) -> Any:
@@ -263,7 +263,7 @@ def moveaxis(x: Any, source: int, destination: int) -> Any:
     (i,), (j,) = normalise_axes(source, x.ndim), normalise_axes(destination, x.ndim)
     order = [a for a in range(x.ndim) if a != i]
     order.insert(j, i)
-    return _transpose(x, axes=tuple(order))
+    return transpose_op(x, axes=tuple(order))
 
 
 def expand_dims(x: Any, axis: int | Sequence[int]) -> Any:
@@ -287,7 +287,7 @@ def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Any:
 
 def broadcast_to(x: Any, shape: Sequence[int]) -> Any:
     """Repeated along axes of length 1 and new leading axes, as a view."""
-    return x if tuple(shape) == x.shape else _broadcast(x, shape=tuple(int(n) for n in shape))
+    return x if tuple(shape) == x.shape else broadcast_op(x, shape=tuple(int(n) for n in shape))
 
 
 def unbroadcast(g: Any, shape: Shape) -> Any:
@@ -315,7 +315,7 @@ def concatenate(xs: Sequence[Any], axis: int = 0) -> Any:
     if not xs:
         raise ShapeError("concatenate: there is nothing to join")
     (position,) = normalise_axes(axis, xs[0].ndim)
-    return xs[0] if len(xs) == 1 else _concatenate(*xs, axis=position)
+    return xs[0] if len(xs) == 1 else concatenate_op(*xs, axis=position)
 
 
 def stack(xs: Sequence[Any], axis: int = 0) -> Any:
