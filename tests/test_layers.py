@@ -1,9 +1,10 @@
-"""Layers, losses and initial values against plain NumPy, gradients against differences."""
+"""Layers against plain NumPy, gradients against differences."""
 
 import math
 
 import numpy as np
 import pytest
+from helpers import check_gradient, softmax
 
 import numtape as nt
 from numtape import nn
@@ -12,11 +13,6 @@ from numtape.nn import functional as F
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(3, 4))
-
-
-def softmax(x):
-    e = np.exp(x - x.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
 
 
 def normal_cdf(x):
@@ -47,26 +43,6 @@ ACTIVATIONS = {
 }
 
 
-def check_gradients(function, *arrays):
-    """The gradients of sum(weights · function) for float64 arrays, by central differences."""
-    weights = np.random.default_rng(1).normal(size=function(*map(nt.tensor, arrays)).shape)
-    tensors = [nt.tensor(a, requires_grad=a.dtype.kind == "f") for a in arrays]
-    (function(*tensors) * weights).sum().backward()
-    for tensor, array in zip(tensors, arrays, strict=True):
-        if not tensor.requires_grad:
-            continue
-        expected = np.zeros_like(array)
-        for place in np.ndindex(array.shape):
-            found = []
-            for change in (1e-6, -1e-6):
-                moved = array.copy()
-                moved[place] += change
-                others = [nt.tensor(moved if a is array else a) for a in arrays]
-                found.append(float((function(*others) * weights).sum()))
-            expected[place] = (found[0] - found[1]) / 2e-6
-        np.testing.assert_allclose(tensor.grad.numpy(), expected, rtol=1e-6, atol=1e-8)
-
-
 # ---- activations --------------------------------------------------------------------------
 
 
@@ -77,7 +53,7 @@ def test_activations(name):
     single = layer(nt.tensor(X.astype(np.float32)))
     assert single.dtype == np.float32
     np.testing.assert_allclose(single.numpy(), reference(X), rtol=1e-5, atol=1e-6)
-    check_gradients(layer, X)
+    check_gradient(layer, X)
 
 
 def test_functions_take_arrays():
@@ -102,7 +78,13 @@ def test_linear(bias):
     x = RNG.normal(size=(2, 3, 4))
     np.testing.assert_allclose(layer(nt.tensor(x)).numpy(), x @ weight.T + added, rtol=1e-12)
     assert weight.shape == (5, 4) and (layer.bias is None) == (not bias)
-    check_gradients(F.linear, x, weight, np.ones(5))
+    check_gradient(F.linear, x, weight, np.ones(5))
+
+
+def test_layers_take_lists():
+    layer = nn.Linear(2, 3)
+    rows = [[1.0, 2.0], [3.0, 4.0]]
+    assert layer(rows).tolist() == layer(nt.tensor(rows)).tolist()
 
 
 def test_linear_names_sizes_that_differ():
@@ -116,6 +98,12 @@ def test_embedding():
     np.testing.assert_array_equal(layer(index).numpy(), layer.weight.numpy()[index])
     layer(index).sum().backward()
     np.testing.assert_array_equal(layer.weight.grad.numpy()[:, 0], [1, 0, 1, 0, 0, 2])
+
+
+def test_one_hot():
+    found = F.one_hot(np.array([[2, 0]]), 3)
+    np.testing.assert_array_equal(found.numpy(), [[[0, 0, 1], [1, 0, 0]]])
+    assert found.dtype == np.float32
 
 
 @pytest.mark.parametrize("padding", [2, -4])
@@ -142,7 +130,7 @@ def test_layer_norm():
     np.testing.assert_allclose(layer(nt.tensor(X)).numpy(), z * gain + bias, rtol=1e-12)
     np.testing.assert_allclose(F.layer_norm(X, 4, eps=1e-3).numpy(), z, rtol=1e-12)
     assert nn.LayerNorm(4, bias=False).bias is None
-    check_gradients(lambda x, g, b: F.layer_norm(x, 4, g, b), X, gain, bias)
+    check_gradient(lambda x, g, b: F.layer_norm(x, 4, g, b), X, gain, bias)
 
 
 def test_rms_norm():
@@ -152,7 +140,7 @@ def test_rms_norm():
     z = X / np.sqrt((X * X).mean(-1, keepdims=True) + 1e-3)
     np.testing.assert_allclose(layer(nt.tensor(X)).numpy(), z * gain, rtol=1e-12)
     np.testing.assert_allclose(F.rms_norm(X, [4], eps=1e-3).numpy(), z, rtol=1e-12)
-    check_gradients(lambda x, g: F.rms_norm(x, 4, g), X, gain)
+    check_gradient(lambda x, g: F.rms_norm(x, 4, g), X, gain)
 
 
 @pytest.mark.parametrize("layer", [nn.LayerNorm(5), nn.RMSNorm(5)])
@@ -220,7 +208,7 @@ def test_attention(mask, causal):
     scores = np.where(allowed, Q @ K.swapaxes(-1, -2) / 2.0, -np.inf)
     out = F.scaled_dot_product_attention(Q, K, V, mask, is_causal=causal)
     np.testing.assert_allclose(out.numpy(), softmax(scores) @ V, rtol=1e-12)
-    check_gradients(
+    check_gradient(
         lambda q, k, v: F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal), Q, K, V
     )
 
@@ -232,170 +220,3 @@ def test_attention_drops_weights():
     kept = F.dropout(nt.ones((2, 3, 3), np.float64)).numpy()
     weights = softmax(Q @ K.swapaxes(-1, -2) / 2.0) * kept
     np.testing.assert_allclose(out.numpy(), weights @ V, rtol=1e-12)
-
-
-# ---- losses -------------------------------------------------------------------------------
-
-LOGITS = RNG.normal(size=(2, 3, 5))
-TARGET = np.array([[0, 4, 1], [1, 2, 0]])
-
-
-def reference_cross_entropy(logits, target, ignore, smoothing):
-    log_p = np.log(softmax(logits)).reshape(-1, logits.shape[-1])
-    losses = []
-    for row, wanted in zip(log_p, target.ravel(), strict=True):
-        if wanted != ignore:
-            smoothed = np.full(len(row), smoothing / len(row))
-            smoothed[wanted] += 1 - smoothing
-            losses.append(-(smoothed * row).sum())
-    return np.mean(losses)
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("ignore", [None, 0, -1])
-def test_cross_entropy(ignore, smoothing):
-    loss = nn.CrossEntropyLoss(ignore_index=ignore, label_smoothing=smoothing)
-    expected = reference_cross_entropy(LOGITS, TARGET, ignore, smoothing)
-    np.testing.assert_allclose(loss(LOGITS, TARGET).item(), expected, rtol=1e-12)
-    check_gradients(lambda logits: loss(logits, TARGET), LOGITS)
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("ignore", [None, 0, -1])
-def test_cross_entropy_by_row(ignore, smoothing):
-    settings = {"ignore_index": ignore, "label_smoothing": smoothing}
-    rows = nn.CrossEntropyLoss(**settings, reduction="none")
-    total = nn.CrossEntropyLoss(**settings, reduction="sum")
-    counted = ignore != TARGET
-    found = rows(LOGITS, TARGET).numpy()
-    assert found.shape == TARGET.shape
-    assert not found[~counted].any()
-    expected = reference_cross_entropy(LOGITS, TARGET, ignore, smoothing)
-    np.testing.assert_allclose(found.sum() / counted.sum(), expected, rtol=1e-12)
-    np.testing.assert_allclose(total(LOGITS, TARGET).item(), found.sum(), rtol=1e-12)
-    for loss in (rows, total):
-        check_gradients(lambda logits, loss=loss: loss(logits, TARGET), LOGITS)
-
-
-def test_cross_entropy_is_zero_when_every_target_is_ignored():
-    logits = nt.tensor(LOGITS, requires_grad=True)
-    loss = F.cross_entropy(logits, np.zeros((2, 3), int), ignore_index=0)
-    loss.backward()
-    assert loss.item() == 0.0
-    np.testing.assert_array_equal(logits.grad.numpy(), 0)
-
-
-def test_cross_entropy_survives_large_logits():
-    loss = F.cross_entropy(np.array([[1e4, 0.0], [0.0, 1e4]]), np.array([0, 0]))
-    np.testing.assert_allclose(loss.item(), 5e3)
-
-
-def test_losses_name_what_does_not_fit():
-    with pytest.raises(ShapeError, match=r"need a target of shape \(2, 3\)"):
-        F.cross_entropy(LOGITS, np.zeros(5, int))
-    with pytest.raises(ShapeError, match=r"f64\[3,4\] and the target f64\[3\] differ"):
-        F.mse_loss(X, X[:, 0])
-    with pytest.raises(ShapeError, match=r"need a target of shape \(2, 3\)"):
-        F.cross_entropy(LOGITS, np.zeros(5, int), reduction="none")
-    with pytest.raises(ValueError, match="reduction is 'mean', 'sum' or 'none', not 'avg'"):
-        F.mse_loss(X, X, reduction="avg")
-    with pytest.raises(ValueError, match=r"lies in \[0, 1\), got 1.0"):
-        nn.CrossEntropyLoss(label_smoothing=1.0)
-
-
-def test_layers_take_lists():
-    layer = nn.Linear(2, 3)
-    rows = [[1.0, 2.0], [3.0, 4.0]]
-    assert layer(rows).tolist() == layer(nt.tensor(rows)).tolist()
-
-
-def test_mse_loss():
-    target = RNG.normal(size=(3, 4))
-    np.testing.assert_allclose(nn.MSELoss()(X, target).item(), ((X - target) ** 2).mean())
-    check_gradients(lambda x, t: nn.MSELoss()(x, t), X, target)
-    squares = (X - target) ** 2
-    np.testing.assert_allclose(nn.MSELoss(reduction="none")(X, target).numpy(), squares)
-    np.testing.assert_allclose(F.mse_loss(X, target, reduction="sum").item(), squares.sum())
-
-
-def test_one_hot():
-    found = F.one_hot(np.array([[2, 0]]), 3)
-    np.testing.assert_array_equal(found.numpy(), [[[0, 0, 1], [1, 0, 0]]])
-    assert found.dtype == np.float32
-
-
-# ---- initial values -----------------------------------------------------------------------
-
-BOUNDS = {  # of a weight (200, 100)
-    "xavier_uniform_": (nn.init.xavier_uniform_, math.sqrt(6 / 300)),
-    "kaiming_uniform_": (nn.init.kaiming_uniform_, math.sqrt(6 / 100)),
-    "kaiming fan_out": (lambda t: nn.init.kaiming_uniform_(t, mode="fan_out"), math.sqrt(6 / 200)),
-    "kaiming tanh": (
-        lambda t: nn.init.kaiming_uniform_(t, nonlinearity="tanh"),
-        5 / 3 * math.sqrt(3 / 100),
-    ),
-    "uniform_": (lambda t: nn.init.uniform_(t, -2, 2), 2.0),
-}
-
-
-@pytest.mark.parametrize("name", BOUNDS)
-def test_uniform_initialisers_fill_their_bounds(name):
-    initialise, bound = BOUNDS[name]
-    nt.random.seed(0)
-    weight = nn.Parameter(np.empty((200, 100), np.float32))
-    assert initialise(weight) is weight
-    values = weight.numpy()
-    assert bound * 0.99 < np.abs(values).max() <= np.float32(bound)
-    assert abs(values.std() / (bound / math.sqrt(3)) - 1) < 0.02 and abs(values.mean()) < 0.02
-
-
-@pytest.mark.parametrize(
-    ("initialise", "deviation"),
-    [
-        (lambda t: nn.init.normal_(t, 0.0, 0.3), 0.3),
-        (nn.init.xavier_normal_, math.sqrt(2 / 300)),
-        (lambda t: nn.init.trunc_normal_(t, std=0.02), 0.02),
-    ],
-)
-def test_normal_initialisers_have_their_deviation(initialise, deviation):
-    nt.random.seed(0)
-    values = initialise(nn.Parameter(np.empty((200, 100), np.float32))).numpy()
-    assert abs(values.std() / deviation - 1) < 0.02
-
-
-def test_a_truncated_normal_stays_inside():
-    values = nn.init.trunc_normal_(nt.zeros((50, 50)) + 0, a=-0.5, b=1.0).numpy()
-    assert values.min() >= -0.5 and values.max() <= 1.0 and values.max() > 0.95
-    with pytest.raises(ValueError, match="lies in the tail"):
-        nn.init.trunc_normal_(nt.zeros(3) + 0, a=8.0, b=9.0)
-
-
-def test_constant_initialisers():
-    weight = nn.Parameter(np.empty(3, np.float32))
-    np.testing.assert_array_equal(nn.init.ones_(weight).numpy(), 1)
-    np.testing.assert_array_equal(nn.init.zeros_(weight).numpy(), 0)
-
-
-def test_defaults_of_linear_and_embedding():
-    nt.random.seed(0)
-    layer = nn.Linear(100, 300)
-    assert 0.099 < np.abs(layer.weight.numpy()).max() <= 0.1
-    assert 0.09 < np.abs(layer.bias.numpy()).max() <= 0.1
-    assert abs(nn.Embedding(100, 100).weight.numpy().std() - 1) < 0.02
-
-
-def test_a_seed_gives_both_dtypes_the_same_start():
-    nt.random.seed(4)
-    single = nn.Linear(3, 3).weight.numpy()
-    nt.random.seed(4)
-    double = nn.Linear(3, 3, dtype=np.float64).weight.numpy()
-    np.testing.assert_array_equal(single, double.astype(np.float32))
-
-
-def test_initialisers_name_what_they_cannot_do():
-    with pytest.raises(ShapeError, match=r"a weight \(out, in\), not f32\[3\]"):
-        nn.init.xavier_uniform_(nt.zeros(3))
-    with pytest.raises(ValueError, match="'fan_in' or 'fan_out', not 'in'"):
-        nn.init.kaiming_uniform_(nt.zeros((2, 2)), mode="in")
-    with pytest.raises(ValueError, match=r"one of linear, sigmoid.*not 'gelu'"):
-        nn.init.kaiming_uniform_(nt.zeros((2, 2)), nonlinearity="gelu")
