@@ -218,6 +218,33 @@ def test_cache_or_flag_that_the_function_sets(kind):
     assert len(compiled.misses) == 2
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_mode_that_the_function_changes_and_puts_back(training):
+    model = nn.Sequential(nn.Dropout(0.5)).train(training)
+
+    @nt.compile
+    def both(x):
+        model.eval()
+        plain = model(x)
+        return plain, model.train(training)(x)
+
+    x = np.ones(64, np.float32)
+    for _ in range(3):
+        plain, other = both(x)
+        assert plain.numpy().all()
+        assert other.numpy().all() != training
+    assert len(both.misses) == 1
+
+
+def test_mode_that_the_function_leaves_changed():
+    model = nn.Sequential(nn.Dropout(0.5))
+    evaluate = nt.compile(lambda x: model.eval()(x))
+    for mode in (True, True, False, True):
+        model.train(mode)
+        assert evaluate(np.ones(64, np.float32)).numpy().all()
+        assert not model[0].training
+
+
 @pytest.mark.parametrize("kind", [lambda x: x, lambda x: [x]], ids=["tensor", "list"])
 def test_state_that_the_function_replaces(kind):
     module = Keeper()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from numtape.tracer.tensor import Structure, Tensor
-from numtape.tracer.trace import Trace
+from numtape.tracer.trace import Trace, tracing
 
 _ABSENT = object()
 Scalar = bool | int | float | str | None
@@ -21,6 +21,9 @@ class Holder:
 
     def __setattr__(self, name: str, value: Any) -> None:
         before = vars(self).get(name, _ABSENT)
+        recorder = tracing()
+        if recorder is not None:
+            recorder.changing(self, name)
         super().__setattr__(name, value)
         # What a property took in is no attribute: it counts its own changes.
         if vars(self).get(name, _ABSENT) is not before:

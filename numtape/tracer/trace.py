@@ -6,6 +6,8 @@ of a closure) becomes an input, read anew at each call; what it assigns becomes 
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from inspect import getattr_static
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,7 @@ class Trace(Recorder):
         self.builder = Builder()
         self.owner = self
         self.watches: dict[Any, Watch] = {}
+        self._settings: dict[Any, tuple[Any, Any]] = {}  # that the function sets, as they were
         self._captured: dict[Any, tuple[Any, Value]] = {}
         self._assigned: dict[int, tuple[Tensor, Value]] = {}
         self._gradients: dict[int, tuple[Tensor, Tensor | None]] = {}
@@ -187,6 +190,20 @@ class Trace(Recorder):
 
             self.watches[key] = Watch(what, read, read(), counted)
 
+    def changing(self, holder: Any, name: str) -> None:
+        """Note an attribute that the function is about to set."""
+        before = getattr_static(holder, name, None)  # of a property, no value
+        self._settings.setdefault((id(holder), name), (holder, before))
+
+    def _settled(self, key: Any, watch: Watch) -> Watch:
+        """Of a setting that was changed and put back, such as `training`, the value outside.
+
+        The trace may have met it in between; from outside, a call leaves it as it was.
+        """
+        holder, before = self._settings.get(key, (None, None))
+        put_back = holder is not None and getattr(holder, key[1], None) is before
+        return replace(watch, seen=watch.read()) if put_back else watch
+
     def name(self, tensor: Tensor, name: str) -> None:
         """Call a captured tensor by this name in graphs and source."""
         self._names.setdefault(id(tensor), name)
@@ -267,7 +284,7 @@ class Trace(Recorder):
             targets,
             gradients,
             shape,
-            tuple(self.watches.values()),
+            tuple(self._settled(key, watch) for key, watch in self.watches.items()),
             self._reached,
         )
 
