@@ -24,6 +24,7 @@ from numtape.passes import PIPELINE, optimise
 from numtape.runtime.blocks import Blocks
 from numtape.runtime.cost import Cost, cost
 from numtape.runtime.memory import Memory
+from numtape.runtime.plan import Plan
 from numtape.runtime.tape import Tape, explain
 from numtape.tracer.recorder import CONSUMED, EAGER
 from numtape.tracer.structure import rebuild
@@ -42,7 +43,7 @@ class CompiledTape:
 
     source        the program, as Python text.
     memory        its bytes, exact before the first run.
-    passes        what each pass did, `PassRecord`s in order; printed, a table.
+    passes        what passes and planner did, `PassRecord`s in order; printed, a table.
     milliseconds  what making it took, in all; `phases` by phase.
     """
 
@@ -61,9 +62,9 @@ class CompiledTape:
         with self._timed("passes"):
             chosen = [p for p in PIPELINE if p.exact or not exact]
             self._optimised, records = optimise(_program(self._traced), chosen)
-            self.passes = PassReport(records)
         with self._timed("plan and emit"):
             self._tape = _bindable(self._optimised, self._traced, blocks)
+        self.passes = PassReport((*records, *self.plan.records))
         self._prepare_call()
 
     @contextmanager
@@ -92,9 +93,14 @@ class CompiledTape:
         return self._tape.memory
 
     @property
+    def plan(self) -> Plan:
+        """The order of the kernels and the memory of every value; printed, a table."""
+        return self._tape.plan
+
+    @property
     def cost(self) -> Cost:
         """Floating-point operations and bytes moved by one replay."""
-        return cost(self._tape.plan.order)
+        return cost(self.plan.order)
 
     def graph(self, stage: str = "optimized") -> Graph:
         """The graph as `"traced"`, with its reverse part (`"joint"`), or `"optimized"`."""
@@ -144,7 +150,7 @@ class CompiledTape:
 
     def _read_late(self) -> list[Tensor]:
         """The captured tensors that the reverse tape reads where they are."""
-        plan, traced = self._tape.plan, self._traced
+        plan, traced = self.plan, self._traced
         read = [v for node in plan.order[plan.first :] for v in node.inputs]
         roots = {plan.places[v].root for v in (*read, *plan.graph.outputs[self._early :])}
         captured = zip(traced.captured, plan.graph.inputs[traced.arguments :], strict=False)

@@ -121,3 +121,9 @@ def training_step(weight, optimizer, clear):
         return loss
 
     return step
+
+
+def written(graph):
+    """The text of a graph without the notes at its ends."""
+    lines = [line.split("   #")[0].strip() for line in str(graph).splitlines()]
+    return [line for line in lines if " = input " not in line][1:]

@@ -1,6 +1,7 @@
 """Programs for tests to compile: random ones, and the training steps of two small models."""
 
 import numpy as np
+import pytest
 
 import numtape as nt
 from numtape import nn, optim
@@ -174,3 +175,18 @@ def training_step(model, optimizer):
         return loss
 
     return step
+
+
+TRAINING = {
+    "mlp": mlp_step,
+    "gpt": gpt_step,
+    "gpt with dropout": lambda: gpt_step(dropout=0.1),
+}
+each_step = pytest.mark.parametrize("make", TRAINING.values(), ids=TRAINING)
+
+
+def forward_and_reverse():
+    """A tape in two parts."""
+    weight = nt.Tensor(np.ones((6, 4)), requires_grad=True)
+    function = lambda x: (nt.exp(x @ weight).sum(1) * (x @ weight).max(1)).sum()
+    return function, (np.linspace(-1, 1, 30).reshape(5, 6),)

@@ -5,6 +5,7 @@ import random
 import sys
 import threading
 import time
+from functools import partial
 
 import numpy as np
 
@@ -114,3 +115,37 @@ def test_random_states_are_not_rewound_where_another_thread_drew():
     before = random.getstate()
     assert finish(draw, lambda: nt.compile(double)(ONES)) == []
     assert random.getstate() != before
+
+
+def test_threads_call_one_function_at_once():
+    weight = nt.Tensor(np.random.default_rng(2).normal(size=(32, 32)))
+    function = lambda x: nt.exp((x @ weight).tanh()).sum(1)
+    compiled = nt.compile(function, exact=True)
+    inputs = np.random.default_rng(3).normal(size=(8, 20, 16, 32))
+    expected = [[function(nt.Tensor(x)).numpy() for x in many] for many in inputs]
+    found = [[None] * 20 for _ in range(8)]
+    start = threading.Barrier(8)
+
+    def work(i):
+        start.wait(30)
+        for j, x in enumerate(inputs[i]):
+            found[i][j] = compiled(x).numpy()
+
+    assert finish(*(partial(work, i) for i in range(8))) == []
+    assert np.array_equal(found, expected)
+    assert len(compiled.misses) == 1
+
+
+def test_threads_trace_and_replay_many_shapes():
+    compiled = nt.compile(lambda x: (x * 2).cumsum(0) + x.sum())
+    start = threading.Barrier(8)
+
+    def work(thread):
+        start.wait(30)
+        for n in [1 + (thread + i) % 8 for i in range(40)]:
+            x = np.full(n, float(thread))
+            expected = np.cumsum(x * 2) + x.sum()
+            assert np.array_equal(compiled(x).numpy(), expected), (thread, n)
+
+    assert finish(*(partial(work, i) for i in range(8))) == []
+    assert len(compiled.misses) == 8

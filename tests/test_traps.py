@@ -95,6 +95,22 @@ def test_reading_a_traced_tensor(function, way_out):
     assert any(f"test_traps.py:{line}:" in str(error.value) for line in lines_of(function))
 
 
+def test_errors_tell_where_a_tensor_comes_from():
+    escaped = []
+
+    def keep(x):
+        escaped.extend((x, x * 2))
+        return x
+
+    nt.compile(keep)(ONES)
+    computed = rf"\(f64\[3\], computed at test_traps\.py:{lines_of(keep)[1]}\)"
+    for tensor, source in zip(escaped, (r"\(f64\[3\], an input\)", computed), strict=True):
+        with pytest.raises(nt.TraceError, match=source):
+            tensor + 1
+    with pytest.raises(nt.TraceError, match=r"decide by a tensor \(f64\[3\], an input\), because"):
+        nt.compile(lambda x: x or x)(ONES)
+
+
 OUTSIDE = nt.tensor([1.0, 2.0])
 
 

@@ -1,41 +1,24 @@
-"""What the passes did, as a text table.
+"""What the passes and the planner did, as a text table.
 
-Reads the records of `numtape.passes`; a tape shows the result as `tape.passes`.
+Reads their records; a tape shows the result as `tape.passes`.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+
+from numtape.ir.records import PassRecord
+from numtape.ir.text import columns
 
 HEADER = ("pass", "exact", "nodes", "", "bytes", "", "ms")
 
 
-class Record(Protocol):
-    """What a table needs to know of one pass."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def exact(self) -> bool: ...
-    @property
-    def nodes_before(self) -> int: ...
-    @property
-    def nodes_after(self) -> int: ...
-    @property
-    def bytes_before(self) -> int: ...
-    @property
-    def bytes_after(self) -> int: ...
-    @property
-    def milliseconds(self) -> float: ...
-
-
-class PassReport(tuple[Record, ...]):
+class PassReport(tuple[PassRecord, ...]):
     """What the passes did, in order; as text it is the table."""
 
     def __str__(self) -> str:
         return pass_table(self)
 
 
-def pass_table(records: Sequence[Record]) -> str:
+def pass_table(records: Sequence[PassRecord]) -> str:
     """One line a pass: whether exact, nodes and bytes before and after, time; then the total."""
     if not records:
         return "no passes"
@@ -50,12 +33,12 @@ def pass_table(records: Sequence[Record]) -> str:
             f"{sum(r.milliseconds for r in records):.2f}",
         )
     )
-    lines = _aligned(rows)
+    lines = columns(rows, left=(0, 1))
     rule = "─" * max(map(len, lines))
     return "\n".join((lines[0], rule, *lines[1:-1], rule, lines[-1]))
 
 
-def _row(record: Record) -> tuple[str, ...]:
+def _row(record: PassRecord) -> tuple[str, ...]:
     return (
         record.name,
         _yes(record.exact),
@@ -73,15 +56,3 @@ def _change(before: int, after: int) -> tuple[str, str]:
 
 def _yes(exact: bool) -> str:
     return "yes" if exact else "no"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The rows as lines: the first two columns to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if i < 2 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

@@ -4,11 +4,11 @@ An exact pass changes no bit of any result; a reassociating one may round differ
 because what it adds up lies in memory in another order.
 """
 
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from numtape.ir.graph import Graph
+from numtape.ir.records import PassRecord, timed
 from numtape.ir.verify import verify
 from numtape.passes.broadcasts import broadcasts
 from numtape.passes.common_subexpressions import common_subexpressions
@@ -35,19 +35,6 @@ class Pass:
         return self.apply.__name__
 
 
-@dataclass(frozen=True)
-class PassRecord:
-    """What one pass did: nodes (constants apart) and bytes of results before and after."""
-
-    name: str
-    exact: bool
-    nodes_before: int
-    nodes_after: int
-    bytes_before: int
-    bytes_after: int
-    milliseconds: float
-
-
 PIPELINE = (
     Pass(dead_nodes, exact=True),
     Pass(composites, exact=True),
@@ -69,9 +56,7 @@ def optimise(
     """The graph after the passes, and what each did. With `check` the verifier runs after each."""
     records = []
     for step in passes:
-        start = time.perf_counter()
-        after = step.apply(graph)
-        elapsed = 1e3 * (time.perf_counter() - start)
+        after, elapsed = timed(step.apply, graph)
         records.append(
             PassRecord(
                 step.name,

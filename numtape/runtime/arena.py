@@ -36,8 +36,8 @@ def aligned(nbytes: int) -> int:
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
-def pack(spans: Sequence[Span]) -> tuple[list[int], int]:
-    """An offset for every span, and the size of the whole block."""
+def pack(spans: Sequence[Span]) -> list[int]:
+    """An offset for every span, in a block as small as is found."""
     count = len(spans)
     starts = np.array([s.start for s in spans], np.int64)
     stops = np.array([s.stop for s in spans], np.int64)
@@ -48,7 +48,7 @@ def pack(spans: Sequence[Span]) -> tuple[list[int], int]:
         rivals = np.flatnonzero(placed & (starts <= stops[i]) & (stops >= starts[i]))
         offsets[i] = _lowest_gap(offsets[rivals], sizes[rivals], sizes[i])
         placed[i] = True
-    return offsets.tolist(), int((offsets + sizes).max(initial=0))
+    return offsets.tolist()
 
 
 def _lowest_gap(offsets: np.ndarray, sizes: np.ndarray, wanted: int) -> int:

@@ -55,7 +55,7 @@ class _Emitter:
         arguments = [self.names[v] for v in graph.inputs if v not in outside]
         names = "forward, reverse" if graph.early else "step, None"
         lines = [
-            f'"""{graph.name}: {len(plan.order)} kernels, an arena of {plan.nbytes:,} bytes."""',
+            f'"""{plan.summary}."""',
             "",
             "import numpy as np",
             "",

@@ -14,8 +14,14 @@ from numtape.runtime.layout import Place
 
 @dataclass(eq=False)
 class Lifetimes:
-    """owner: whose memory each root uses in the end. start, stop: instruction indices by owner."""
+    """Of memory and of what lies in it, by instruction indices.
 
+    last         the last instruction that reads each root.
+    owner        whose memory each root uses in the end.
+    start, stop  from when to when an owner's memory is in use.
+    """
+
+    last: dict[Value, int]
     owner: dict[Value, Value] = field(default_factory=dict)
     start: dict[Value, int] = field(default_factory=dict)
     stop: dict[Value, int] = field(default_factory=dict)
@@ -34,8 +40,8 @@ def lifetimes(
     `fixed` live throughout; `outside` are inputs whose memory is not the arena's.
     """
     end = len(order)
-    lives = Lifetimes()
     stop = _last_reads(graph, places, order, first)
+    lives = Lifetimes(last=stop)
     for position, value in enumerate(graph.inputs):
         late = graph.early is not None and position >= graph.early[0]
         _open(lives, value, first if late else -1, stop.get(value, -1))

@@ -27,7 +27,7 @@ class Memory:
     gradients    results of the reverse part.
     scratch      everything else.
 
-    unshared     what all results would take with memory of their own each.
+    unshared     what arguments and results would take with memory of their own each.
     arena        the one block that they share instead.
     """
 
@@ -53,10 +53,11 @@ def account(
     captured: Sequence[Value],
     parameters: Collection[Value],
     slots: Mapping[Value, Slot],
-    work: Sequence[Value],
+    order: Sequence[Value],
     constants: int,
 ) -> Memory:
     """The report for a plan; `slots` are the arena's, by the value each was made for."""
+    arguments = set(graph.inputs).difference(captured)
     moment = fullest_moment(list(slots.values()))
     used = dict.fromkeys(("arguments", "activations", "gradients", "scratch"), 0)
     for value, slot in slots.items():
@@ -70,7 +71,7 @@ def account(
         inputs=sum(v.nbytes for v in captured if v not in known and v not in updated),
         constants=constants,
         **used,
-        unshared=sum(aligned(v.nbytes) for v in work),
+        unshared=sum(aligned(v.nbytes) for v in (*arguments, *order)),
         arena=max((s.offset + s.nbytes for s in slots.values()), default=0),
     )
 

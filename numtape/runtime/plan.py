@@ -1,26 +1,30 @@
 """The plan: order, memory and exact bytes, known before anything has run."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 
 from numtape.ir.graph import Graph, Value, numbering
+from numtape.ir.records import PassRecord, timed
+from numtape.ir.text import columns
 from numtape.runtime.arena import Slot, Span, aligned, pack
 from numtape.runtime.layout import Place, checks_first, first_tape, hoisted, is_work, layouts
-from numtape.runtime.lifetimes import lifetimes
+from numtape.runtime.lifetimes import Lifetimes, lifetimes
 from numtape.runtime.memory import Memory, account
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What the emitter needs to write a tape.
+    """What the emitter needs to write a tape; printed, where every value lies and how long.
 
+    outside   the inputs that are bound by reference.
     fixed     nodes computed once, at binding.
     order     the nodes computed at replay; the leading `first` are the first tape's.
-    places    the memory of every value; `owner` maps a root to the root whose memory it uses.
+    places    the memory of every value; `lives.owner` maps a root to the root whose it uses.
     offsets   bytes from the start of the arena, for owners that live in it.
     direct    updates computed straight into the storage they go to.
+    records   what each step of planning did, as for passes.
     """
 
     graph: Graph
@@ -29,16 +33,27 @@ class Plan:
     order: tuple[Value, ...]
     first: int
     places: Mapping[Value, Place]
-    owner: Mapping[Value, Value]
+    lives: Lifetimes
     offsets: Mapping[Value, int]
     slots: tuple[Slot, ...]
-    nbytes: int
-    fixed_nbytes: int
     memory: Memory
+    records: tuple[PassRecord, ...]
+
+    @property
+    def owner(self) -> Mapping[Value, Value]:
+        return self.lives.owner
 
     @property
     def direct(self) -> set[Value]:
         return {new for old, new in self.graph.updates if self.owner.get(new) is old}
+
+    @property
+    def summary(self) -> str:
+        kernels, arena = len(self.order), self.memory.arena
+        return f"{self.graph.name}: {kernels} kernels, an arena of {arena:,} bytes"
+
+    def __str__(self) -> str:
+        return to_text(self)
 
 
 def plan(
@@ -48,23 +63,16 @@ def plan(
 
     `parameters` are those captured inputs that have gradients: the memory report tells them apart.
     """
-    places = layouts(graph, captured)
-    fixed = hoisted(graph, places)
+    places, binding = timed(layouts, graph, captured)
     work = [v for v in graph.nodes if is_work(v, places)]
+    fixed, hoisting = timed(hoisted, graph, places)
     held = set(fixed)
     order = checks_first(graph, [v for v in work if v not in held])
     first = first_tape(graph, order)
-    outside = captured.keys() | held
-    lives = lifetimes(graph, places, order, first, fixed, captured)
-    owners = [v for v in lives.start if v not in outside and lives.owner[v] is v]
-    spans = [Span(v.nbytes, lives.start[v], lives.stop[v]) for v in owners]
-    offsets, nbytes = pack(spans)
-    fixed_offsets, fixed_nbytes = _end_to_end(fixed)
-    names = numbering(graph)
-    slots = [
-        Slot(names[v], offset, aligned(s.nbytes), s.start, s.stop)
-        for v, s, offset in zip(owners, spans, offsets, strict=True)
-    ]
+    lives, sharing = timed(lifetimes, graph, places, order, first, fixed, captured)
+    slots, packing = timed(_slots, graph, lives, captured.keys() | held)
+    fixed_offsets, constants = _end_to_end(fixed)
+    memory = account(graph, list(captured), parameters, slots, order, constants)
     return Plan(
         graph,
         tuple(captured),
@@ -72,20 +80,23 @@ def plan(
         tuple(order),
         first,
         places,
-        lives.owner,
-        dict(zip(owners, offsets, strict=True)) | fixed_offsets,
-        tuple(slots),
-        nbytes,
-        fixed_nbytes,
-        account(
-            graph,
-            list(captured),
-            parameters,
-            dict(zip(owners, slots, strict=True)),
-            work,
-            fixed_nbytes,
-        ),
+        lives,
+        {v: slot.offset for v, slot in slots.items()} | fixed_offsets,
+        tuple(slots.values()),
+        memory,
+        _records(graph, work, order, slots, memory, (binding, hoisting, sharing, packing)),
     )
+
+
+def _slots(graph: Graph, lives: Lifetimes, outside: Set[Value]) -> dict[Value, Slot]:
+    """The places in the arena, by the value that each was made for."""
+    owners = [v for v in lives.start if v not in outside and lives.owner[v] is v]
+    spans = [Span(v.nbytes, lives.start[v], lives.stop[v]) for v in owners]
+    names = numbering(graph)
+    return {
+        v: Slot(names[v], offset, aligned(s.nbytes), s.start, s.stop)
+        for v, s, offset in zip(owners, spans, pack(spans), strict=True)
+    }
 
 
 def _end_to_end(values: Sequence[Value]) -> tuple[dict[Value, int], int]:
@@ -95,3 +106,92 @@ def _end_to_end(values: Sequence[Value]) -> tuple[dict[Value, int], int]:
         offsets[v] = total
         total += aligned(v.nbytes)
     return offsets, total
+
+
+def _records(
+    graph: Graph,
+    work: Sequence[Value],
+    order: Sequence[Value],
+    slots: Mapping[Value, Slot],
+    memory: Memory,
+    milliseconds: Sequence[float],
+) -> tuple[PassRecord, ...]:
+    """What binding views, hoisting, working in place and sharing buffers saved.
+
+    The last two count what lies in the arena: the copies of arguments too, in whole lines of
+    cache.
+    """
+    apart = sum(slot.nbytes for slot in slots.values())
+    sizes = (
+        ("view_binding", (graph.operations, graph.nbytes), _size(work)),
+        ("hoisting", _size(work), _size(order)),
+        ("in_place", (len(order), memory.unshared), (len(order), apart)),
+        ("buffer_reuse", (len(order), apart), (len(order), memory.arena)),
+    )
+    return tuple(
+        PassRecord(name, True, before[0], after[0], before[1], after[1], elapsed)
+        for (name, before, after), elapsed in zip(sizes, milliseconds, strict=True)
+    )
+
+
+def _size(values: Sequence[Value]) -> tuple[int, int]:
+    return len(values), sum(v.nbytes for v in values)
+
+
+# ---- text ---------------------------------------------------------------------------------
+
+HEADER = ("value", "op", "from", "to", "offset", "bytes", "")
+
+
+def to_text(plan: Plan) -> str:
+    """Where every value lies, and from which kernel to which it is needed, a line each."""
+    values = [v for v in (*plan.graph.inputs, *plan.graph.nodes) if not v.is_constant]
+    lines = columns([HEADER, *map(_Rows(plan).row, values)], left=(0, 1, 6))
+    return "\n".join((f"plan of {plan.summary}", *(f"  {line}" for line in lines)))
+
+
+class _Rows:
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.names = numbering(plan.graph)
+        self.made = {v: i for i, v in enumerate(plan.order)}
+        self.outside, self.fixed = set(plan.outside), set(plan.fixed)
+
+    def row(self, value: Value) -> tuple[str, ...]:
+        name = f"{self.names[value]}: {value.type}"
+        return name, value.op.name, *self._needed(value), *self._memory(value)
+
+    def _needed(self, value: Value) -> tuple[str, str]:
+        """The kernel that computes a value, and the last that reads it."""
+        apart = self.outside | self.fixed
+        if value in apart or self.plan.places[value].root is not value:
+            return "", ""
+        start = self.made.get(value, self.plan.lives.start.get(value, -1))
+        stop = self.plan.lives.last.get(value, start)
+        end = "end" if stop == len(self.made) else self._moment(stop)
+        return self._moment(start), end
+
+    @staticmethod
+    def _moment(kernel: int) -> str:
+        return "start" if kernel < 0 else str(kernel)
+
+    def _memory(self, value: Value) -> tuple[str, str, str]:
+        """Offset, bytes, and what else there is to say of the memory of a value."""
+        if value in self.outside:
+            return "", "", "outside"
+        if self.plan.places[value].root is not value:
+            return "", "", f"view of {self.names[value.inputs[0]]}"
+        owner = self.plan.owner[value]
+        if owner in self.outside:
+            return "", "", f"straight into {self.names[owner]}"
+        note = "computed once, apart" if value in self.fixed else self._over(value, owner)
+        return f"{self.plan.offsets[owner]:,}", f"{value.nbytes:,}", note
+
+    def _over(self, value: Value, owner: Value) -> str:
+        """Which input a result is written over."""
+        if owner is value:
+            return ""
+        roots = (self.plan.places[v].root for v in value.inputs)
+        return next(
+            f"over {self.names[r]}" for r in roots if r is not None and self.plan.owner[r] is owner
+        )

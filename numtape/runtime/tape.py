@@ -58,11 +58,11 @@ class Tape:
 
     def acquire(self) -> Bound:
         """The tape on a block that nobody uses."""
-        block = self._blocks.take(self.plan.nbytes)
+        block = self._blocks.take(self.memory.arena)
         bound = block.bound.get(self)
         if bound is None:
-            plan = self.plan
-            bound = Bound(block, plan.nbytes, self._bind, plan.fixed_nbytes, self.captured)
+            memory = self.memory
+            bound = Bound(block, memory.arena, self._bind, memory.constants, self.captured)
             block.bound[self] = bound
         return bound
 

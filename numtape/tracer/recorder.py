@@ -18,7 +18,7 @@ from numtape.ir.location import user_line
 from numtape.ir.op import Op, scalar_dtype
 from numtape.ir.ops.shapes import full
 from numtape.ir.types import ShapeError, Type
-from numtape.tracer.tensor import Tensor, TraceError, as_array
+from numtape.tracer.tensor import Tensor, TraceError, as_array, described
 
 
 class _Mode(threading.local):
@@ -320,9 +320,9 @@ def refuse_escaped(tensors: Sequence[Tensor]) -> None:
     for t in tensors:
         if t.is_traced:
             raise TraceError(
-                f"at {user_line()}: this tensor ({t.type}, computed at {t._payload.origin}) "
-                "belongs to a traced function that has ended, and never had a value; return it "
-                "from the function instead of storing it outside"
+                f"at {user_line()}: this tensor ({described(t)}) belongs to a traced "
+                "function that has ended, and never had a value; return it from the function "
+                "instead of storing it outside"
             )
 
 

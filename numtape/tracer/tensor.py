@@ -251,8 +251,13 @@ def refuse(tensor: Tensor, deed: str) -> None:
         "index with": "use take(x, index)",
     }
     way = ways.get(deed, "return it from the function and read it there")
-    origin = tensor._payload.origin
     raise TraceError(
-        f"at {user_line()}: a traced function cannot {deed} a tensor ({tensor.type}, computed at "
-        f"{origin or 'the start'}), because it has no value while tracing; {way}"
+        f"at {user_line()}: a traced function cannot {deed} a tensor ({described(tensor)}), "
+        f"because it has no value while tracing; {way}"
     )
+
+
+def described(tensor: Tensor) -> str:
+    """The type of a traced tensor and where it comes from, for error messages."""
+    origin = str(tensor._payload.origin)
+    return f"{tensor.type}, computed at {origin}" if origin else f"{tensor.type}, an input"

@@ -1,0 +1,308 @@
+"""The plan: memory that never overlaps, and where each value lies, as text."""
+
+import numpy as np
+import pytest
+from helpers import written
+from programs import TRAINING, RandomProgram, each_step, forward_and_reverse
+
+import numtape as nt
+from numtape.runtime.arena import ALIGNMENT
+from numtape.runtime.emit import emit
+from numtape.runtime.plan import plan as plan_for
+
+
+def programs(**kinds):
+    return [RandomProgram(seed, **kinds) for seed in range(12)]
+
+
+# ---- memory that never overlaps -----------------------------------------------------------
+
+
+class Timeline:
+    """When each root is written and read, worked out from the order of the plan alone."""
+
+    def __init__(self, plan):
+        self.plan, graph = plan, plan.graph
+        self.written, self.read = {}, {}
+        between, self.end = 2 * plan.first - 1, 2 * len(plan.order) + 1
+        early = graph.early or (len(graph.inputs), 0)
+        for i, value in enumerate(graph.inputs):
+            self.written[value] = -1 if i < early[0] else between
+        for node in plan.fixed:
+            self.written[node] = -2
+            self.read.setdefault(node, []).append(self.end)
+        for i, node in enumerate(plan.order):
+            self.written[node] = 2 * i
+            for v in node.inputs:
+                self._read(v, 2 * i)
+        after = between if graph.early else self.end
+        for i, v in enumerate(graph.outputs):
+            self._read(v, after if i < early[1] or not graph.early else self.end)
+        for _, new in graph.updates:
+            self._read(new, after)
+
+    def _read(self, value, time):
+        self.read.setdefault(self.plan.places[value].root, []).append(time)
+
+    def place(self, root):
+        """Whose memory, from where to where."""
+        owner = self.plan.owner.get(root, root)
+        start = self.plan.offsets.get(owner, 0)
+        space = None if owner in self.plan.offsets else owner
+        block = "constants" if owner in set(self.plan.fixed) else space
+        return block, start, start + root.nbytes
+
+    def clashes(self):
+        """Values that are read after something else was written over them."""
+        places = {root: self.place(root) for root in self.written}
+        for root, time in self.written.items():
+            space, start, stop = places[root]
+            for other, (other_space, low, high) in places.items():
+                overlap = other_space is space and low < stop and start < high
+                if other is root or not overlap or self.written[other] >= time:
+                    continue
+                last = max(self.read.get(other, [-9]))
+                aligned = start == low and root.nbytes == other.nbytes
+                if last > time or (last == time and not (aligned and self._in_place(root, other))):
+                    yield root, other
+
+    def _in_place(self, node, other):
+        """Whether the op may write over what it reads of the other, entry over entry."""
+        places, allowed = self.plan.places, node.op.inplace
+        anywhere = node.op.broadcasts and len(allowed) > 1
+        return all(
+            (position in allowed or anywhere) and v.shape == node.shape and places[v].contiguous
+            for position, v in enumerate(node.inputs)
+            if places[v].root is other
+        )
+
+
+def plan_of(function, arguments, exact=False):
+    return nt.compile(function, exact=exact).tape(*arguments).plan
+
+
+@pytest.mark.parametrize("make", [*TRAINING.values(), forward_and_reverse])
+def test_no_live_memory_is_overwritten(make):
+    assert list(Timeline(plan_of(*make())).clashes()) == []
+
+
+@pytest.mark.parametrize("kind", [{}, {"update": True}, {"learn": True}], ids=str)
+def test_no_live_memory_is_overwritten_in_random_programs(kind):
+    for program in programs(**kind):
+        assert list(Timeline(plan_of(program, program.arguments)).clashes()) == []
+
+
+@each_step
+def test_arena_is_as_large_as_was_said(make):
+    function, arguments = make()
+    tape = nt.compile(function).tape(*arguments)
+    said = tape.memory.arena
+    bound = tape._tape.acquire()
+    assert bound.arena.nbytes == said
+    assert bound.arena.ctypes.data % ALIGNMENT == 0
+    slots = tape.plan.slots
+    assert all(s.offset % ALIGNMENT == 0 for s in slots)
+    assert max(s.offset + s.nbytes for s in slots) == said
+    assert said < tape.memory.unshared
+
+
+@each_step
+def test_arena_is_full_at_its_fullest_moment(make):
+    """No lower bound is missed by much: the most bytes in use at once."""
+    function, arguments = make()
+    plan = plan_of(function, arguments)
+    moments = range(-1, len(plan.order) + 1)
+    used = max(sum(s.nbytes for s in plan.slots if s.start <= t <= s.stop) for t in moments)
+    assert used <= plan.memory.arena <= 1.25 * used
+
+
+# ---- as text, after the graph -------------------------------------------------------------
+
+X = np.arange(12.0).reshape(3, 4)
+V = np.array([0.5, -1.0, 2.0, 0.25])
+
+
+def planned(function, *arguments):
+    """A function's graph, its plan, and the kernels of its tape."""
+    found = nt.trace(function, *arguments)
+    inputs = found.graph.inputs[len(arguments) :]
+    captured = {v: c.numpy() for v, c in zip(inputs, found.captured, strict=True)}
+    made = plan_for(found.graph, captured)
+    return written(found.graph), lines(str(made)), kernels(emit(made)[0])
+
+
+def lines(text):
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+def kernels(source):
+    """What the tape calls at replay, without the notes at the ends."""
+    step = source.split("def step():\n")[1].split("\n\n")[0]
+    calls = (line.split("  #")[0].strip() for line in step.splitlines())
+    return [call for call in calls if call]
+
+
+def test_view_binding():
+    """Reshape, split, transpose, slice and broadcast become views: one kernel is left."""
+
+    def looks(x, v):
+        left, right = nt.split(x.reshape(2, 6), 2, axis=1)
+        return left.T + right.T[:, ::-1], v.broadcast_to((3, 4))
+
+    before, after, called = planned(looks, X, V)
+    assert before == [
+        "%2: f64[2,6] = reshape(%0, shape=(2, 6))",
+        "%3: f64[2,3] = slice(%2, bounds=((0, 2, 1), (0, 3, 1)))",
+        "%4: f64[2,3] = slice(%2, bounds=((0, 2, 1), (3, 6, 1)))",
+        "%5: f64[3,2] = transpose(%3, axes=(1, 0))",
+        "%6: f64[3,2] = transpose(%4, axes=(1, 0))",
+        "%7: f64[3,2] = slice(%6, bounds=((0, 3, 1), (1, -1, -1)))",
+        "%8: f64[3,2] = add(%5, %7)",
+        "%9: f64[3,4] = broadcast_to(%1, shape=(3, 4))",
+        "return %8, %9",
+    ]
+    assert after == [
+        "plan of looks: 1 kernels, an arena of 256 bytes",
+        "value op from to offset bytes",
+        "%0: f64[3,4] input start 0 0 96",
+        "%1: f64[4] input start end 128 32",
+        "%2: f64[2,6] reshape view of %0",
+        "%3: f64[2,3] slice view of %2",
+        "%4: f64[2,3] slice view of %2",
+        "%5: f64[3,2] transpose view of %3",
+        "%6: f64[3,2] transpose view of %4",
+        "%7: f64[3,2] slice view of %6",
+        "%8: f64[3,2] add 0 end 192 48",
+        "%9: f64[3,4] broadcast_to view of %1",
+    ]
+    assert called == ["np.add(v5, v7, out=v8)"]
+
+
+def test_a_reshape_that_no_strides_allow_is_a_copy():
+    before, after, called = planned(lambda x: x.T.reshape(2, 6), X)
+    assert before == [
+        "%1: f64[4,3] = transpose(%0, axes=(1, 0))",
+        "%2: f64[2,6] = reshape(%1, shape=(2, 6))",
+        "return %2",
+    ]
+    assert after[2:] == [
+        "%0: f64[3,4] input start 0 0 96",
+        "%1: f64[4,3] transpose view of %0",
+        "%2: f64[2,6] reshape 0 end 128 96",
+    ]
+    assert called == ["np.copyto(v2_4x3, v1)"]
+
+
+def test_hoisting():
+    before, after, called = planned(lambda x: x + nt.arange(4).astype(np.float64), X)
+    assert before == [
+        "%1: i64[4] = arange(start=0, stop=4, step=1, dtype=int64)",
+        "%2: f64[4] = cast(%1, dtype=float64)",
+        "%3: f64[3,4] = add(%0, %2)",
+        "return %3",
+    ]
+    assert after[2:] == [
+        "%0: f64[3,4] input start 0 0 96",
+        "%1: i64[4] arange 0 32 computed once, apart",
+        "%2: f64[4] cast 64 32 computed once, apart",
+        "%3: f64[3,4] add 0 end 0 96 over %0",
+    ]
+    assert called == ["np.add(arg0, v2, out=arg0)"]
+
+
+def test_in_place():
+    """A result takes the memory of an input that nobody reads later, and of no other."""
+
+    def chain(x):
+        y = nt.exp(x)
+        return (y + 1.0) * 2.0 * y
+
+    before, after, called = planned(chain, X)
+    assert before == [
+        "%1: f64[3,4] = exp(%0)",
+        "%2: f64[3,4] = add(%1, 1.0)",
+        "%3: f64[3,4] = mul(%2, 2.0)",
+        "%4: f64[3,4] = mul(%3, %1)",
+        "return %4",
+    ]
+    assert after == [
+        "plan of chain: 4 kernels, an arena of 256 bytes",
+        "value op from to offset bytes",
+        "%0: f64[3,4] input start 0 0 96",
+        "%1: f64[3,4] exp 0 3 0 96 over %0",
+        "%2: f64[3,4] add 1 2 128 96",
+        "%3: f64[3,4] mul 2 3 128 96 over %2",
+        "%4: f64[3,4] mul 3 end 128 96 over %3",
+    ]
+    assert called == [
+        "np.exp(arg0, out=arg0)",
+        "np.add(arg0, 1.0, out=v2)",
+        "np.multiply(v2, 2.0, out=v2)",
+        "np.multiply(v2, arg0, out=v2)",
+    ]
+
+
+def test_updates_in_place():
+    total = nt.Tensor(np.zeros(4))
+
+    def count(x):
+        total.assign(total + x)
+        return x * 2.0
+
+    before, after, called = planned(count, V)
+    assert before == [
+        "%2: f64[4] = add(%1, %0)",
+        "%3: f64[4] = mul(%0, 2.0)",
+        "return %3",
+        "update %1 <- %2",
+    ]
+    assert after[2:] == [
+        "%0: f64[4] input start 1 0 32",
+        "%1: f64[4] input outside",
+        "%2: f64[4] add 0 end straight into %1",
+        "%3: f64[4] mul 1 end 0 32 over %0",
+    ]
+    assert called == ["np.add(captured0, arg0, out=captured0)", "np.multiply(arg0, 2.0, out=arg0)"]
+
+
+def test_buffer_reuse():
+    """Products cannot be made in place: they take turns in two buffers."""
+    before, after, called = planned(lambda x, w: x @ w @ w @ w, X, np.eye(4))
+    assert before == [
+        "%2: f64[3,4] = matmul(%0, %1)",
+        "%3: f64[3,4] = matmul(%2, %1)",
+        "%4: f64[3,4] = matmul(%3, %1)",
+        "return %4",
+    ]
+    assert after == [
+        "plan of <lambda>: 3 kernels, an arena of 384 bytes",
+        "value op from to offset bytes",
+        "%0: f64[3,4] input start 0 0 96",
+        "%1: f64[4,4] input start 2 128 128",
+        "%2: f64[3,4] matmul 0 1 256 96",
+        "%3: f64[3,4] matmul 1 2 0 96",
+        "%4: f64[3,4] matmul 2 end 256 96",
+    ]
+    assert called == [
+        "np.matmul(arg0, arg1, out=v2)",
+        "np.matmul(v2, arg1, out=v3)",
+        "np.matmul(v3, arg1, out=v4)",
+    ]
+
+
+def test_a_plan_of_two_tapes_as_printed():
+    """The gradient that is given to the second tape comes when the first has run."""
+    weight = nt.Tensor(np.ones(4), requires_grad=True)
+    grow = lambda x: nt.exp(x * weight)
+    assert str(nt.compile(grow).tape(X).plan).splitlines() == [
+        "plan of <lambda>: 5 kernels, an arena of 384 bytes",
+        "  value         op      from   to  offset  bytes",
+        "  %0: f64[3,4]  input  start    3       0     96",
+        "  %1: f64[4]    input                             outside",
+        "  %2: f64[3,4]  input      2    2     256     96",
+        "  %3: f64[3,4]  mul        0    1     128     96",
+        "  %4: f64[3,4]  exp        1    2     128     96  over %3",
+        "  %5: f64[3,4]  mul        2    3     256     96  over %2",
+        "  %6: f64[3,4]  mul        3    4     256     96  over %5",
+        "  %7: f64[4]    sum        4  end       0     32",
+    ]
