@@ -1,4 +1,4 @@
-"""What the compiler did to a step: the passes, the graph before and after, memory and source.
+"""What the compiler did to a step: passes, the graph before and after, plan, memory, source.
 
 Run: python examples/inspect_passes.py                   prints to the terminal
      python examples/inspect_passes.py --picture out.svg draws the graph too (needs Graphviz)
@@ -50,10 +50,11 @@ def main() -> None:
     labels = np.zeros(32, np.int64)
     tape = step.tape(x, labels)  # compiled, not run
 
-    section("What each pass did", tape.passes)
+    section("What each pass did, and each step of planning", tape.passes)
     section("Traced: forward, reverse and update, with composites whole", tape.graph("traced"))
     section("Optimized", tape.graph("optimized"))
     section("Memory, before anything has run", tape.memory)
+    section("Where every value lies, and from which kernel to which", tape.plan)
     section("Work of one step", tape.cost)
     section("The program", tape.source)
     section("Where the time of compiling went (ms)", tape.phases)

@@ -56,6 +56,27 @@ def test_python_blocks_run(document, tmp_path):
         run(tmp_path, str(path))
 
 
+def test_the_readme_shows_what_the_example_prints(tmp_path):
+    """Each line of its excerpts, but for the time that a pass took."""
+    printed = run(tmp_path, str(ROOT / "examples" / "inspect_passes.py"))
+    known = {timeless(line) for line in printed.splitlines()}
+    shown = section("README.md", "What you can see")
+    excerpts = re.findall(r"^```text\n(.*?)^```", shown, re.M | re.S)
+    assert len(excerpts) == 4
+    lines = [line for text in excerpts for line in text.splitlines() if line.strip() != "..."]
+    assert [line for line in lines if timeless(line) not in known] == []
+
+
+def timeless(line):
+    """A line of whatever indentation, without milliseconds and rules."""
+    return re.sub(r" +\d+\.\d\d$", "", line.strip()).replace("─", "")
+
+
+def section(document, title):
+    text = (ROOT / document).read_text("utf-8")
+    return text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
 def test_the_readmes_operation_passes_the_suite_of_operations(tmp_path):
     """It says so: the suite finds a new operation and checks it from its example."""
     (text,) = (b for b in blocks("README.md") if "Op(" in b)

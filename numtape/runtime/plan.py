@@ -21,7 +21,8 @@ class Plan:
     outside   the inputs that are bound by reference.
     fixed     nodes computed once, at binding.
     order     the nodes computed at replay; the leading `first` are the first tape's.
-    places    the memory of every value; `lives.owner` maps a root to the root whose it uses.
+    places    the memory of every value.
+    lives     how long, and `owner`: the root whose memory each root uses in the end.
     offsets   bytes from the start of the arena, for owners that live in it.
     direct    updates computed straight into the storage they go to.
     records   what each step of planning did, as for passes.
