@@ -5,16 +5,20 @@ reads. The arena goes back when the reverse tape has run, or when nobody can ask
 """
 
 from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import numpy as np
 
 from numtape.ir.location import user_line
+from numtape.ir.ops.shapes import place
 from numtape.ir.types import Type
 from numtape.runtime.blocks import Bound
 from numtape.runtime.tape import Tape
 from numtape.tracer.recorder import grad_enabled
 from numtape.tracer.tensor import Tensor
+from numtape.tracer.traced import Joint
 
 
 class Lease:
@@ -29,8 +33,8 @@ class Lease:
         if self._bound is None:
             raise RuntimeError(
                 f"at {user_line()}: the reverse tape of this call has run already, and its arena "
-                "serves other calls; combine the outputs, as in (a + b).backward(), or call the "
-                "compiled function again before another backward()"
+                "serves other calls; combine the outputs, as in (a + b).backward(), give the "
+                "first backward() retain_graph=True, or call the compiled function again"
             )
         return self._bound
 
@@ -44,50 +48,86 @@ class Lease:
         self.end()
 
 
-class _Reverse:
-    """What stands as the op of a compiled call's result on the eager tape."""
+class _Call:
+    """What stands as the op of a compiled call on the eager tape."""
 
     name = "compiled call"
-    once = True
+    compiled = True
     broadcasts = False
     expand = None
 
-    def __init__(self, lease: Lease, early: int, seeds: int, leaves: int) -> None:
+    def __init__(self, reverse: "Reverse", lease: Lease, leaves: int) -> None:
+        self.retain = False  # whether another backward() may come: the recorder says so
+        self.reached: int = 0  # the sources that this backward() came from, as bits
+        self._reverse = reverse
         self._lease = lease
-        self._early = early
-        self._seeds = seeds
         self._leaves = leaves
         self._answered: Tensor | None = None
-        self._gradients: list[Tensor] = []
+        self._gradients: list[Tensor | None] = []
 
     def __repr__(self) -> str:
         return "<a compiled call>"
 
-    def vjp(self, position: int) -> Callable[..., Tensor] | None:
+    def vjp(self, position: int) -> Callable[..., Tensor | None] | None:
         if position >= self._leaves:
             return None
 
-        def rule(g: Tensor, out: Tensor, *inputs: Tensor, parts: Any) -> Tensor:
+        def rule(g: Tensor, out: Tensor, *inputs: Tensor) -> Tensor | None:
             if self._answered is not g:  # the rules of all inputs share one run
-                self._gradients = self._run(g, parts)
-                self._answered = g
-                if grad_enabled():
-                    for found in self._gradients:
-                        found.record(_UNKNOWN, (g, *inputs), {})
+                self._answered, self._gradients = g, self._pulled(g, inputs)
             return self._gradients[position]
 
         return rule
 
-    def _run(self, g: Tensor, parts: Sequence[tuple[int, int]]) -> list[Tensor]:
-        bound = self._lease.bound
-        flat = g.numpy().reshape(-1)
-        for place, (start, stop) in zip(bound.arguments[-self._seeds :], parts, strict=True):
-            place[...] = flat[start:stop].reshape(place.shape)
-        assert bound.second is not None
-        bound.second()
-        found = [_plain(place.copy()) for place in bound.outputs[self._early :]]
-        self._lease.end()
+    def forget(self) -> None:
+        """The next backward() runs the reverse tape again, be it for the same gradient."""
+        self._answered, self._gradients, self.reached = None, [], 0
+
+    def _pulled(self, g: Tensor, inputs: tuple[Tensor, ...]) -> list[Tensor | None]:
+        leads = self._reverse.leads
+        wanted = [not self.reached or bool(self.reached & bits) for bits in leads]
+        found = [_plain(a) if w else None for a, w in zip(self._run(g), wanted, strict=True)]
+        for gradient in found:
+            if gradient is not None and grad_enabled():
+                gradient.record(_UNKNOWN, (g, *inputs), {})
         return found
+
+    def _run(self, g: Tensor) -> list[np.ndarray]:
+        bound = self._lease.bound
+        assert bound.second is not None
+        kept = bound.arena.copy() if self.retain else None  # what the reverse tape works over
+        flat, parts = g.numpy().reshape(-1), self._reverse.parts
+        for place_, (start, stop) in zip(bound.arguments[-len(parts) :], parts, strict=True):
+            place_[...] = flat[start:stop].reshape(place_.shape)
+        bound.second()
+        found = [a.copy() for a in bound.outputs[self._reverse.early :]]
+        if kept is None:
+            self._lease.end()
+        else:
+            np.copyto(bound.arena, kept)
+        return found
+
+
+class _Part:
+    """What stands as the op of one of several results of a compiled call."""
+
+    name = "result of a compiled call"
+    broadcasts = False
+    expand = None
+
+    def __init__(self, call: _Call, source: int) -> None:
+        self._call = call
+        self._source = source
+
+    def __repr__(self) -> str:
+        return "<a result of a compiled call>"
+
+    def vjp(self, position: int) -> Callable[..., Tensor]:
+        def rule(g: Tensor, out: Tensor, whole: Tensor, start: int, stop: int) -> Tensor:
+            self._call.reached |= 1 << self._source
+            return place(g.reshape(-1), shape=whole.shape, bounds=((start, stop, 1),))
+
+        return rule
 
 
 class _Unknown:
@@ -107,33 +147,60 @@ class _Unknown:
 _UNKNOWN: Any = _Unknown()
 
 
-def differentiable(
-    arrays: Sequence[np.ndarray],
-    sources: Sequence[int],
-    leaves: Sequence[Tensor],
-    read: Sequence[Tensor],
-    lease: Lease,
-    early: int,
-) -> list[Tensor]:
-    """The outputs of a call as tensors from which `backward()` reaches the reverse tape.
+class Reverse:
+    """The reverse part of a tape: what all of its calls have in common.
 
-    One node stands for the whole call. With several differentiable outputs it is their entries
-    laid end to end, and each output is a view of its part. What the reverse tape will `read` must
-    not change before.
+    read   the captured tensors that it reads, which must not change before it runs.
+    early  how many results the forward tape gives.
     """
-    ends = np.cumsum([arrays[i].size for i in sources]).tolist()
-    parts = tuple(zip([0, *ends[:-1]], ends, strict=True))
-    reverse: Any = _Reverse(lease, early, len(sources), len(leaves))
-    inputs = (*leaves, *read)
-    tensors = [_plain(a) for a in arrays]
-    if len(sources) == 1:
-        tensors[sources[0]].record(reverse, inputs, {"parts": parts})
+
+    def __init__(self, joint: Joint, read: Sequence[Tensor], early: int) -> None:
+        self.early = early
+        self.leads = _leads(joint)
+        self._read = tuple(read)
+        self._sources = joint.sources
+        types = [joint.graph.outputs[i].type for i in joint.sources]
+        ends = np.cumsum([t.size for t in types]).tolist()
+        self.parts = tuple(zip([0, *ends[:-1]], ends, strict=True))
+        self._whole = Type(np.result_type(*(t.dtype for t in types)), (ends[-1],))
+
+    def results(
+        self,
+        arrays: Sequence[np.ndarray],
+        types: Sequence[Type],
+        leaves: list[Tensor],
+        lease: Lease,
+    ) -> list[Tensor]:
+        """The results of one call as tensors from which `backward()` reaches the reverse tape.
+
+        One node stands for the whole call. With several differentiable results it stands for
+        their entries laid end to end, and each result for its part.
+        """
+        call: Any = _Call(self, lease, len(leaves))
+        inputs = (*leaves, *self._read)
+        if len(self._sources) == 1:
+            tensors = list(map(Tensor.wrap, arrays, types))
+            tensors[self._sources[0]].record(call, inputs, {})
+            return tensors
+        nothing = np.broadcast_to(np.zeros((), self._whole.dtype), self._whole.shape)
+        whole = Tensor.wrap(nothing, self._whole)
+        whole.record(call, inputs, {})
+        tensors = list(map(Tensor.wrap, arrays, types))
+        for i, (source, (start, stop)) in enumerate(zip(self._sources, self.parts, strict=True)):
+            part: Any = _Part(call, i)
+            tensors[source].record(part, (whole,), {"start": start, "stop": stop})
         return tensors
-    whole = _plain(np.concatenate([arrays[i].reshape(-1) for i in sources]))
-    whole.record(reverse, inputs, {"parts": parts})
-    for i, (start, stop) in zip(sources, parts, strict=True):
-        tensors[i] = whole[start:stop].reshape(arrays[i].shape)
-    return tensors
+
+
+def _leads(joint: Joint) -> list[int]:
+    """For each leaf, as bits, the sources whose gradients reach its own."""
+    graph = joint.graph
+    assert graph.early is not None
+    inputs, outputs = graph.early
+    found = {v: 1 << i for i, v in enumerate(graph.inputs[inputs:])}
+    for node in graph.nodes:
+        found[node] = reduce(or_, (found.get(v, 0) for v in node.inputs), 0)
+    return [found.get(v, 0) for v in graph.outputs[outputs:]]
 
 
 def _plain(array: np.ndarray) -> Tensor:

@@ -180,11 +180,11 @@ def _repeats(leaves: list) -> tuple[tuple[int, int], ...]:
 
 
 def _signature(leaf: Any) -> tuple:
-    """dtype, shape, whether it wants a gradient, whether it has none yet."""
+    """dtype, shape, whether it is a number, wants a gradient, and has none yet."""
     if type(leaf) is np.ndarray:
-        return leaf.dtype, leaf.shape, False, True
+        return leaf.dtype, leaf.shape, False, False, True
     if isinstance(leaf, Tensor):
-        return leaf.dtype, leaf.shape, leaf.requires_grad, leaf._grad is None
+        return *leaf.type, leaf.requires_grad, leaf._grad is None
     return input_type(leaf)
 
 
@@ -203,6 +203,6 @@ def _differences(old: Key, new: Key) -> list[str]:
 
 
 def _shown(signature: tuple) -> str:
-    dtype, shape, *gradient = signature
+    dtype, shape, _, *gradient = signature
     notes = {(True, True): " with requires_grad", (True, False): " with a gradient in .grad"}
     return f"{dtype}{list(shape)}{notes.get(tuple(gradient), '')}"

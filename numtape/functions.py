@@ -40,12 +40,12 @@ def _elementary(op: Op, doc: str) -> Callable:
 
 
 abs = _elementary(elementwise.absolute, "|x|, entry by entry.")
-ceil = _elementary(elementwise.ceil, "The integer above, entry by entry, as a float.")
+ceil = _elementary(elementwise.ceil, "The integer above, entry by entry; a float stays a float.")
 cos = _elementary(elementwise.cos, "Cosine, entry by entry; x in radians.")
 erf = _elementary(activations.erf, "The error function, entry by entry.")
 exp = _elementary(elementwise.exp, "e to the x, entry by entry.")
 expm1 = _elementary(elementwise.expm1, "e to the x, less 1, accurate near 0.")
-floor = _elementary(elementwise.floor, "The integer below, entry by entry, as a float.")
+floor = _elementary(elementwise.floor, "The integer below, entry by entry; a float stays a float.")
 isfinite = _elementary(elementwise.isfinite, "True where x is neither infinite nor NaN.")
 isnan = _elementary(elementwise.isnan, "True where x is not a number.")
 log = _elementary(elementwise.log, "Natural logarithm, entry by entry.")
@@ -151,7 +151,7 @@ def repeat(x: Any, repeats: int | Sequence[int], axis: int | None = None) -> Any
 def asarray(data: Any, dtype: Any = None) -> Tensor:
     """A tensor as it is, or a tensor that shares the memory of an array where it can."""
     if isinstance(data, Tensor):
-        return data if dtype is None else data.astype(dtype)
+        return current().lift(data, None if dtype is None else np.dtype(dtype))
     return Tensor(data, dtype)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from numtape.calls import Lease, differentiable
+from numtape.calls import Lease, Reverse
 from numtape.inspect.report import PassReport
 from numtape.ir.graph import Graph
 from numtape.ir.interpreter import active
@@ -26,10 +26,11 @@ from numtape.runtime.cost import Cost, cost
 from numtape.runtime.memory import Memory
 from numtape.runtime.plan import Plan
 from numtape.runtime.tape import Tape, explain
+from numtape.tracer.aliases import first_alias, owner, shares_memory
 from numtape.tracer.recorder import CONSUMED, EAGER
 from numtape.tracer.structure import rebuild
 from numtape.tracer.tensor import Structure, Tensor, TraceError
-from numtape.tracer.trace import trace, two_ways
+from numtape.tracer.trace import input_type, trace, two_ways
 from numtape.tracer.traced import USED_UP, Gradient, Output, Traced, Watch, settled
 from numtape.tracer.watching import lasting, watches
 
@@ -146,7 +147,13 @@ class CompiledTape:
         captured = traced.captured
         self._read_gradients = [c.target for c in captured if isinstance(c, Gradient)]
         self._early = len(traced.graph.outputs) + len(self._returned)
-        self._late = self._read_late()
+        self._types = [v.type for v in traced.graph.outputs]
+        self._owners = {owner(_array(c)) for c in captured if not isinstance(c, Gradient)}
+        self._reverse = self._reverse_part()
+
+    def _reverse_part(self) -> Reverse | None:
+        joint = self._traced.joint
+        return None if joint is None else Reverse(joint, self._read_late(), self._early)
 
     def _read_late(self) -> list[Tensor]:
         """The captured tensors that the reverse tape reads where they are."""
@@ -160,6 +167,8 @@ class CompiledTape:
         """The result for these argument leaves; what the function assigns is assigned."""
         if not self._traced.reached.keys().isdisjoint(map(id, leaves)):
             self._refuse_captured(leaves)
+        if self._traced.targets:
+            self._refuse_shared(leaves)
         bound = self._tape.acquire()
         lease = Lease(self._tape, bound)
         for place, given in zip(bound.arguments, self._given(leaves), strict=False):
@@ -186,6 +195,27 @@ class CompiledTape:
             if id(leaf) in self._traced.reached:
                 raise TraceError(f"at {user_line()}: {two_ways(name, leaf)}")
 
+    def _refuse_shared(self, leaves: Sequence[Any]) -> None:
+        """Memory that the function updates must not come in by another way as well."""
+        owners = [owner(a) for a in map(_array, leaves) if isinstance(a, np.ndarray)]
+        if len(set(owners)) == len(owners) and self._owners.isdisjoint(owners):
+            return
+        held, outside = self._held(leaves), {id(t) for t in self._updated}
+        updated = {n for n, (i, s) in enumerate(held) if i in self._returned or id(s) in outside}
+        found = first_alias([_array(source) for _, source in held], updated)
+        if found is not None:
+            names = self._traced.graph.names
+            pair = (f"{names[i]} ({input_type(s)})" for i, s in (held[n] for n in found))
+            raise TraceError(f"at {user_line()}: {shares_memory(*pair)}")
+
+    def _held(self, leaves: Sequence[Any]) -> list[tuple[int, Any]]:
+        """What has arrays, by its place among the inputs; a tensor that is given twice once."""
+        held: dict[tuple, tuple[int, Any]] = {}
+        for i, source in enumerate((*leaves, *self._traced.captured)):
+            if isinstance(_array(source), np.ndarray):
+                held.setdefault((id(source), isinstance(source, Tensor) or i), (i, source))
+        return list(held.values())
+
     def _given(self, leaves: Sequence[Any]) -> list[Any]:
         """What is copied in: the arguments, then the gradients that the function reads."""
         targets = [_tensor_at(t, leaves) for t in self._read_gradients]
@@ -203,11 +233,11 @@ class CompiledTape:
         self, leaves: Sequence[Any], arrays: list[np.ndarray], lease: "Lease"
     ) -> list[Tensor]:
         joint = self._traced.joint
-        if joint is None:
+        if joint is None or self._reverse is None:
             lease.end()
-            return [_tensor(a) for a in arrays]
+            return list(map(Tensor.wrap, arrays, self._types))
         sources = [_tensor_at(leaf, leaves) for leaf in joint.leaves]
-        return differentiable(arrays, joint.sources, sources, self._late, lease, self._early)
+        return self._reverse.results(arrays, self._types, sources, lease)
 
 
 def _program(traced: Traced) -> Graph:

@@ -125,6 +125,71 @@ def test_tied_parameters_are_one_tensor():
     assert not np.array_equal(first.weight.numpy(), before)
 
 
+# ---- arguments that share memory ----------------------------------------------------------
+
+
+def advance(state, other):
+    state.assign(state + 1.0)
+    return other * 2.0
+
+
+@pytest.mark.parametrize("look", VIEWS.values(), ids=VIEWS.keys())
+@pytest.mark.parametrize("turned", [False, True])
+def test_argument_that_is_updated_and_a_view_of_it(look, turned):
+    function = (lambda a, b: advance(b, a)) if turned else advance
+    compiled, state = nt.compile(function), nt.tensor([[1.0, 2.0], [3.0, 4.0]])
+    views = (look(state), state) if turned else (state, look(state))
+    names = r"updates arg1 .*memory with arg0 " if turned else r"updates arg0 .*memory with arg1 "
+    with pytest.raises(nt.TraceError, match=names):
+        compiled(*views)
+    assert state.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    apart = (v.numpy().copy() if isinstance(v, nt.Tensor) else v.copy() for v in views)
+    compiled(*map(nt.Tensor, apart))  # the same tape
+    with pytest.raises(nt.TraceError, match=names):
+        compiled(*views)
+
+
+def test_one_array_given_twice_and_updated():
+    array = np.ones(2)
+    with pytest.raises(nt.TraceError, match=r"arg0 \(f64\[2\]\), which shares .* arg1"):
+        nt.compile(advance)(array, array)
+
+
+def test_argument_that_shares_memory_with_a_captured_tensor():
+    state, constant = nt.tensor([1.0, 2.0]), nt.tensor([3.0, 4.0])
+
+    @nt.compile
+    def step(x):
+        state.assign(state + x)
+        return x * constant
+
+    step(constant.numpy())
+    for view in (state.numpy(), nt.flip(state)):
+        with pytest.raises(nt.TraceError, match=r"updates captured0 .* memory with arg0"):
+            step(view)
+    assert state.tolist() == [4.0, 6.0]
+
+    @nt.compile
+    def fill(x):
+        x.assign(constant * 2.0)
+
+    with pytest.raises(nt.TraceError, match=r"updates arg0 .* memory with captured0"):
+        fill(constant.numpy())
+    assert constant.tolist() == [3.0, 4.0]
+
+
+def test_halves_of_one_array_do_not_overlap():
+    table = np.arange(8.0)
+    first, second = nt.Tensor(table[:4]), nt.Tensor(table[4:])
+    assert nt.compile(advance)(first, second).tolist() == [8.0, 10.0, 12.0, 14.0]
+    assert table.tolist() == [1.0, 2.0, 3.0, 4.0, 4.0, 5.0, 6.0, 7.0]
+
+
+def test_arguments_that_share_memory_which_nobody_updates():
+    state = nt.tensor([1.0, 2.0])
+    assert nt.compile(lambda a, b: a + b)(state, nt.flip(state)).tolist() == [3.0, 3.0]
+
+
 # ---- one tensor that comes in twice -------------------------------------------------------
 
 

@@ -3,6 +3,9 @@
 A compiled function either does what the eager one does, or raises an error that names the line.
 """
 
+import gc
+from functools import partial
+
 import numpy as np
 import pytest
 from helpers import parameter, training_step
@@ -319,3 +322,82 @@ def test_gradient_of_a_compiled_call_is_not_differentiated_again():
     cube = nt.compile(lambda x: (x * x * x).sum())
     with pytest.raises(RuntimeError, match=r"compile\(grad\(f\)\)"):
         nt.grad(lambda x: nt.grad(cube)(x).sum())(np.array([1.0, 2.0]))
+
+
+# ---- backward through one call, again and in part -----------------------------------------
+
+
+def squares_and_cube(p, q):
+    return (nt.exp(p) * p).sum(), (q * q * q).sum(), (p * q).astype(np.float32)
+
+
+def left(*tensors):
+    return [None if t.grad is None else t.grad.tolist() for t in tensors]
+
+
+@pytest.mark.parametrize("chosen", [(0,), (1,), (2,), (0, 1), (1, 2), (0, 2), (0, 1, 2)])
+@pytest.mark.parametrize("captured", [False, True])
+def test_outputs_leave_gradients_where_eager_mode_does(chosen, captured):
+    found = []
+    for run in (lambda f: f, lambda f: nt.compile(f, exact=True)):
+        p, q = parameter(1.0, 2.0), parameter(3.0, 4.0)
+        held = partial(squares_and_cube, p, q)
+        outputs = run(lambda h=held: h())() if captured else run(squares_and_cube)(p, q)
+        assert [t.dtype for t in outputs] == [np.float64, np.float64, np.float32]
+        sum(outputs[i].sum() for i in chosen).backward()
+        found.append(left(p, q))
+    assert found[0] == found[1]
+
+
+def test_output_that_depends_by_the_sign_alone():
+    found = []
+    for run in (lambda f: f, nt.compile):
+        p, q = parameter(1.0, -2.0), parameter(3.0, 4.0)
+        first, second = run(lambda p, q: (nt.sign(p) * q, p * q))(p, q)
+        first.sum().backward(retain_graph=True)
+        found.append(left(p, q))
+        second.sum().backward()
+        found.append(left(p, q))
+    assert found[:2] == found[2:]
+    assert found[0][0] is None
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_backward_again_with_retain_graph(exact):
+    found = []
+    for run in (lambda f: f, lambda f: nt.compile(f, exact=exact)):
+        p, q = parameter(1.0, 2.0), parameter(3.0, 4.0)
+        outputs = run(lambda p, q: (nt.exp(p * q / 8).tanh().sum(), (q.exp() * p).sum()))(p, q)
+        weight = nt.tensor(1.0, np.float64)
+        for output in (*outputs, *outputs):
+            output.backward(weight, retain_graph=True)
+            found.append(left(p, q))
+            weight.assign(weight * 2)
+        outputs[0].backward()
+        found.append(left(p, q))
+    np.testing.assert_allclose(found[:5], found[5:], rtol=1e-14)
+
+
+def test_memory_of_a_retained_call():
+    p = parameter(1.0, 2.0)
+    loss = nt.compile(lambda x: (nt.exp(p) * x).sum())
+    kept = loss(ONES[:2])
+    kept.backward(retain_graph=True)
+    blocks = loss.tapes[0]._tape
+    assert blocks.arenas == 0
+    loss(2 * ONES[:2]).backward()
+    kept.backward()
+    assert p.grad.tolist() == pytest.approx([4 * np.exp(1.0), 4 * np.exp(2.0)])
+    gc.collect()
+    assert blocks.arenas == 2
+    with pytest.raises(RuntimeError, match="retain_graph=True"):
+        kept.backward()
+
+
+def test_in_place_change_after_a_retained_backward():
+    p = parameter(1.0, 2.0)
+    loss = nt.compile(lambda: (p * p).sum())()
+    loss.backward(retain_graph=True)
+    p.assign(p * 2)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        loss.backward()

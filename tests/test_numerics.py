@@ -213,6 +213,52 @@ def test_activations_far_out(transform, name, dtype):
     assert abs(x.grad.numpy()[0]) < 1e-30
 
 
+# ---- integers -----------------------------------------------------------------------------
+
+OF_INTEGERS = {
+    "sign": (nt.sign, np.sign),
+    "square": (nt.square, np.square),
+    "abs": (nt.abs, np.abs),
+    "negative": (lambda x: -x, lambda x: -x),
+    "floor": (nt.floor, np.floor),
+    "ceil": (nt.ceil, np.ceil),
+    "round": (nt.round, np.round),
+    "round to tens": (lambda x: nt.round(x, -1), lambda x: np.round(x, -1)),
+    "maximum": (lambda x: nt.maximum(x, 3), lambda x: np.maximum(x, 3)),
+    "clip": (lambda x: nt.clip(x, 2, 20), lambda x: np.clip(x, 2, 20)),
+    "power 0": (lambda x: x**0, lambda x: x**0),
+    "power 1": (lambda x: x**1, lambda x: x**1),
+    "power 2": (lambda x: x**2, lambda x: x**2),
+    "power 3": (lambda x: x**3, lambda x: x**3),
+    "power of 2": (lambda x: nt.power(2, x), lambda x: 2**x),
+    "remainder": (lambda x: x % 4, lambda x: x % 4),
+    "quotient": (lambda x: x // 4, lambda x: x // 4),
+    "power 2.0": (lambda x: x**2.0, lambda x: x**2.0),
+    "power 1.0": (lambda x: x**1.0, lambda x: x**1.0),
+    "power 0.5": (lambda x: x**0.5, lambda x: x**0.5),
+    "root": (nt.sqrt, lambda x: np.sqrt(x.astype(np.float64))),
+    "clip by floats": (lambda x: nt.clip(x, 2.5, 20), lambda x: np.clip(x, 2.5, 20)),
+}
+
+
+@both
+@pytest.mark.parametrize("function, reference", OF_INTEGERS.values(), ids=OF_INTEGERS)
+@pytest.mark.parametrize("dtype", [np.int8, np.int32, np.int64, np.uint8])
+def test_integers_stay_integers_as_in_numpy(transform, function, reference, dtype):
+    x = np.array([0, 1, 2, 5], dtype)
+    found, expected = transform(function)(nt.Tensor(x)), reference(x)
+    assert found.dtype == (expected.dtype if expected.dtype.kind != "f" else np.float32)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "function", [nt.sign, nt.square, lambda x: -x], ids=["sign", "square", "-"]
+)
+def test_booleans_have_no_sign_or_square(function):
+    with pytest.raises(TypeError, match=r"numbers, not bool\[2\]"):
+        function(nt.Tensor(np.array([True, False])))
+
+
 # ---- layer norms --------------------------------------------------------------------------
 
 

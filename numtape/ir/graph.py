@@ -13,7 +13,7 @@ from numtape.ir.interpreter import active
 from numtape.ir.location import Origin, Scope
 from numtape.ir.methods import Methods
 from numtape.ir.op import Op, scalar_dtype
-from numtape.ir.types import Scalar, Type
+from numtape.ir.types import FLOAT, NUMBER, Scalar, Type
 
 
 def _no_rule(*_: Any, **__: Any) -> Type:
@@ -116,19 +116,23 @@ class Builder:
         self.names.append(name)
         return value
 
-    def constant(self, number: Scalar, dtype: np.dtype) -> Value:
-        key = (_exactly(number), type(number), dtype)
+    def constant(self, number: Scalar, dtype: np.dtype, weak: bool = False) -> Value:
+        key = (_exactly(number), type(number), dtype, weak)
         if key not in self._constants:
             attrs = {"value": number, "dtype": dtype}
             self._constants[key] = self._append(
-                CONSTANT, (), attrs, Type(dtype, (), True), Origin()
+                CONSTANT, (), attrs, Type(dtype, (), weak), Origin()
             )
         return self._constants[key]
 
     def lift(self, value: Any, dtype: np.dtype | None = None) -> Value:
         if isinstance(value, Value):
-            return value if dtype is None or value.dtype == dtype else value.astype(dtype)
+            wanted = FLOAT if dtype is None and value.is_number else dtype
+            return value if wanted is None else value.astype(wanted)
         return self.constant(value, dtype if dtype is not None else scalar_dtype(value))
+
+    def number(self, value: Any) -> Value:
+        return value if isinstance(value, Value) else self.constant(value, NUMBER, weak=True)
 
     def run(self, op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Value:
         if op is CONSTANT:

@@ -16,7 +16,13 @@ class Interpreter(Protocol):
     """What `Op.__call__` needs of whoever carries it out."""
 
     def lift(self, value: Any, dtype: np.dtype | None = None) -> Any:
-        """A number or array as a value of this interpreter, in `dtype` where one is given."""
+        """A number or array as a value of this interpreter, in `dtype` where one is given.
+
+        Without, a Python float becomes float32, also one that is known only at run time.
+        """
+
+    def number(self, value: Any) -> Any:
+        """A Python number, or one known at run time, as a float64 that stays a number."""
 
     def run(self, op: Any, inputs: tuple, attrs: Mapping[str, Any]) -> Any:
         """The result of an `Op` on values that `lift` returned."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from numtape.ir.interpreter import current
 from numtape.ir.op import ufunc_op
 from numtape.ir.ops import activations, elementwise, indexing, linalg, reductions, shapes
 from numtape.ir.types import Shape, Type
@@ -34,6 +35,10 @@ class Methods:
         return self.type.weak
 
     @property
+    def is_number(self) -> bool:
+        return self.type.is_number
+
+    @property
     def ndim(self) -> int:
         return len(self.type.shape)
 
@@ -51,7 +56,7 @@ class Methods:
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         """`np.exp(tensor)` and `array + tensor` are the operation whose kernel is the ufunc."""
-        op = linalg.matmul if ufunc is np.matmul else ufunc_op(ufunc)
+        op = linalg.matmul if ufunc is np.matmul else getattr(ufunc_op(ufunc), "operate", None)
         if method != "__call__" or kwargs or op is None:
             raise TypeError(
                 f"np.{ufunc.__name__} cannot be used on a tensor like this; use numtape's own "
@@ -85,46 +90,46 @@ class Methods:
 
     # arithmetic
     def __add__(self, other: Any) -> Any:
-        return elementwise.add(self, other)
+        return elementwise.add.operate(self, other)
 
     def __radd__(self, other: Any) -> Any:
-        return elementwise.add(self, other)
+        return elementwise.add.operate(self, other)
 
     def __sub__(self, other: Any) -> Any:
-        return elementwise.sub(self, other)
+        return elementwise.sub.operate(self, other)
 
     def __rsub__(self, other: Any) -> Any:
-        return elementwise.sub(other, self)
+        return elementwise.sub.operate(other, self)
 
     def __mul__(self, other: Any) -> Any:
-        return elementwise.mul(self, other)
+        return elementwise.mul.operate(self, other)
 
     def __rmul__(self, other: Any) -> Any:
-        return elementwise.mul(self, other)
+        return elementwise.mul.operate(self, other)
 
     def __truediv__(self, other: Any) -> Any:
-        return elementwise.div(self, other)
+        return elementwise.div.operate(self, other)
 
     def __rtruediv__(self, other: Any) -> Any:
-        return elementwise.div(other, self)
+        return elementwise.div.operate(other, self)
 
     def __floordiv__(self, other: Any) -> Any:
-        return elementwise.floor_divide(self, other)
+        return elementwise.floor_divide.operate(self, other)
 
     def __rfloordiv__(self, other: Any) -> Any:
-        return elementwise.floor_divide(other, self)
+        return elementwise.floor_divide.operate(other, self)
 
     def __mod__(self, other: Any) -> Any:
-        return elementwise.remainder(self, other)
+        return elementwise.remainder.operate(self, other)
 
     def __rmod__(self, other: Any) -> Any:
-        return elementwise.remainder(other, self)
+        return elementwise.remainder.operate(other, self)
 
     def __pow__(self, other: Any) -> Any:
         return elementwise.raised(self, other)
 
     def __rpow__(self, other: Any) -> Any:
-        return elementwise.power(other, self)
+        return elementwise.power.operate(other, self)
 
     def __matmul__(self, other: Any) -> Any:
         return linalg.matmul(self, other)
@@ -133,32 +138,32 @@ class Methods:
         return linalg.matmul(other, self)
 
     def __neg__(self) -> Any:
-        return elementwise.neg(self)
+        return elementwise.neg.operate(self)
 
     def __pos__(self) -> Any:
         return self
 
     def __abs__(self) -> Any:
-        return elementwise.absolute(self)
+        return elementwise.absolute.operate(self)
 
     # comparison
     def __eq__(self, other: Any) -> Any:
-        return elementwise.eq(self, other)
+        return elementwise.eq.operate(self, other)
 
     def __ne__(self, other: Any) -> Any:
-        return elementwise.ne(self, other)
+        return elementwise.ne.operate(self, other)
 
     def __lt__(self, other: Any) -> Any:
-        return elementwise.lt(self, other)
+        return elementwise.lt.operate(self, other)
 
     def __le__(self, other: Any) -> Any:
-        return elementwise.le(self, other)
+        return elementwise.le.operate(self, other)
 
     def __gt__(self, other: Any) -> Any:
-        return elementwise.gt(self, other)
+        return elementwise.gt.operate(self, other)
 
     def __ge__(self, other: Any) -> Any:
-        return elementwise.ge(self, other)
+        return elementwise.ge.operate(self, other)
 
     def __and__(self, other: Any) -> Any:
         return elementwise.logical_and(self, other)
@@ -222,15 +227,13 @@ class Methods:
     def astype(self, dtype: Any) -> Any:
         """The entries in another dtype; gradients pass between floats."""
         wanted = np.dtype(dtype)
-        return (
-            self
-            if wanted == self.dtype and not self.weak
-            else elementwise.cast(self, dtype=wanted)
-        )
+        if wanted == self.dtype and not self.is_number:
+            return self
+        return current().run(elementwise.cast, (self,), {"dtype": wanted})
 
     def detach(self) -> Any:
         """The same entries, cut off from gradients."""
-        return elementwise.detach(self)
+        return current().run(elementwise.detach, (self,), {})
 
     # reductions
     def sum(self, axis: reductions.Axis = None, keepdims: bool = False) -> Any:

@@ -86,6 +86,13 @@ class Op:
         inputs = tuple(interpreter.lift(a, d) for a, d in zip(args, dtypes, strict=True))
         return interpreter.run(self, inputs, attrs)
 
+    def operate(self, *args: Any) -> Any:
+        """What Python's operator gives: its numbers, among themselves, stay numbers."""
+        if not all(map(_is_number, args)):
+            return self(*args)
+        interpreter = current()
+        return interpreter.run(self, tuple(map(interpreter.number, args)), {})
+
     def vjp(self, position: int) -> Rule | None:
         """The gradient rule of one input."""
         return self.vjps(position) if callable(self.vjps) else self.vjps[position]
@@ -126,6 +133,10 @@ def _meeting_dtype(args: tuple) -> np.dtype:
         else:
             (weak if getattr(a, "weak", False) else strong).append(dtype_of(a))
     return common_dtype(strong, weak)
+
+
+def _is_number(value: Any) -> bool:
+    return getattr(value, "is_number", False) or isinstance(value, bool | int | float)
 
 
 def scalar_dtype(value: Scalar) -> np.dtype:

@@ -13,6 +13,7 @@ Shape = tuple[int, ...]
 Scalar = bool | int | float
 
 FLOAT = np.dtype(np.float32)  # what Python floats and integers divided become
+NUMBER = np.dtype(np.float64)  # in which Python reckons with its floats
 INT = np.dtype(np.int64)
 BOOL = np.dtype(np.bool_)
 
@@ -36,6 +37,11 @@ class Type(NamedTuple):
     dtype: np.dtype
     shape: Shape
     weak: bool = False
+
+    @property
+    def is_number(self) -> bool:
+        """Whether this is a Python float that is known only at run time."""
+        return self.weak and self.dtype == NUMBER
 
     @property
     def size(self) -> int:
@@ -95,11 +101,12 @@ def common_dtype(strong: Iterable[np.dtype], weak: Iterable[np.dtype]) -> np.dty
     """The dtype in which values meet.
 
     Floats win over integers without growing (i64 with f32 is f32); among floats the widest
-    wins; a weak scalar only lifts the kind: a Python float turns integers into `FLOAT`.
+    wins; a weak scalar only lifts the kind: a Python float turns integers into `FLOAT`. Weak
+    floats among themselves are `FLOAT` too.
     """
     strong, weak = list(strong), list(weak)
     if not strong:
-        return max(weak, key=lambda d: (is_float(d), d.itemsize))
+        return FLOAT if any(map(is_float, weak)) else max(weak, key=lambda d: d.itemsize)
     floats = [d for d in strong if is_float(d)]
     found = max(floats, key=lambda d: d.itemsize) if floats else np.result_type(*strong)
     if not floats and any(is_float(d) for d in weak):

@@ -99,8 +99,7 @@ def _neg(inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:
 
 def _cast(inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:
     (x,) = inputs
-    same = x.dtype == attrs["dtype"] and not x.weak
-    return _dense(x) if same else None  # cast to its own dtype
+    return _dense(x) if x.dtype == attrs["dtype"] else None  # cast to its own dtype
 
 
 def _same(inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:

@@ -28,7 +28,9 @@ def rebuild(graph: Graph, rule: NodeRule) -> Graph:
 
 
 def _rebuilt(graph: Graph, builder: Builder, rule: NodeRule) -> Graph:
-    inputs = [builder.input(v.type, n) for v, n in zip(graph.inputs, graph.names, strict=True)]
+    # Where Python numbers meet tensors is settled by casts, so here they are like any scalar.
+    types = [v.type._replace(weak=False) for v in graph.inputs]
+    inputs = [builder.input(t, n) for t, n in zip(types, graph.names, strict=True)]
 
     def run(node: Value, arguments: tuple[Value, ...]) -> Value:
         builder.scope.inherited = node.origin

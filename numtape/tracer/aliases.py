@@ -1,12 +1,28 @@
-"""Captured tensors that look at the same memory.
+"""Tensors that look at the same memory.
 
-A tape takes each captured tensor for memory of its own. Where the function updates one of two that
-overlap, the other would be read too early or too late.
+A tape takes each argument and captured tensor for memory of its own. Where the function updates
+one of two that overlap, the other would be read too early or too late.
 """
 
 from collections.abc import Container, Sequence
 
 import numpy as np
+
+
+def owner(array: np.ndarray) -> int:
+    """The id of what holds the memory of an array: arrays with different ones do not overlap."""
+    held = array
+    while isinstance(held, np.ndarray) and held.base is not None:
+        held = held.base
+    return id(held)
+
+
+def shares_memory(changed: str, other: str) -> str:
+    """What is wrong where a function updates one of two that overlap."""
+    return (
+        f"the function updates {changed}, which shares memory with {other}; take the view inside "
+        "the function, or give one of them a copy of its own"
+    )
 
 
 def first_alias(arrays: Sequence[np.ndarray], updated: Container[int]) -> tuple[int, int] | None:

@@ -17,7 +17,7 @@ from numtape.ir.backward import backprop
 from numtape.ir.location import user_line
 from numtape.ir.op import Op, scalar_dtype
 from numtape.ir.ops.shapes import full
-from numtape.ir.types import ShapeError, Type
+from numtape.ir.types import FLOAT, NUMBER, ShapeError, Type
 from numtape.tracer.tensor import Tensor, TraceError, as_array, described
 
 
@@ -62,6 +62,9 @@ class Recorder:
     def lift_array(self, value: Any, dtype: np.dtype | None) -> Tensor:
         raise NotImplementedError
 
+    def number(self, value: Any) -> Tensor:
+        raise NotImplementedError
+
     def reading(self, tensor: Tensor, deed: str) -> None:
         raise NotImplementedError
 
@@ -85,9 +88,9 @@ class Recorder:
     def lift(self, value: Any, dtype: np.dtype | None = None) -> Tensor:
         if not isinstance(value, Tensor):
             return self._lift_shared(value, dtype)
-        if dtype is None or value.dtype == dtype:
-            return value
-        return value.astype(dtype)
+        if value.is_number:
+            return value.astype(FLOAT if dtype is None else dtype)
+        return value if dtype is None or value.dtype == dtype else value.astype(dtype)
 
     def _lift_shared(self, value: Any, dtype: np.dtype | None) -> Tensor:
         if self._shared is None or not isinstance(value, bool | int | float):
@@ -140,7 +143,8 @@ class Recorder:
         seed = self._seed(output, gradient)
         release = not (create_graph or retain_graph)
         given: set[int] = set()
-        for leaf, g in self.pull((output,), (seed,), create_graph, release=release).items():
+        pulled = self.pull((output,), (seed,), create_graph, release=release, retain=not release)
+        for leaf, g in pulled.items():
             old = self.gradient(leaf)
             found = g if old is None else old + g
             self.set_gradient(leaf, found if create_graph else self.own(found, given))
@@ -165,18 +169,25 @@ class Recorder:
         create_graph: bool,
         leaves: Sequence[Tensor] = (),
         release: bool = False,
+        retain: bool = False,
     ) -> dict[Tensor, Tensor]:
-        """Gradients for the leaves; recorded with `create_graph`; `release` frees the tape."""
+        """Gradients for the leaves; recorded with `create_graph`.
+
+        `release` frees the tape; `retain` keeps compiled calls so that they can be passed again.
+        """
         needed: Callable[[Tensor], bool] = (
             _leading_to(outputs, leaves) if leaves else (lambda t: t._requires_grad)
         )
         with recording(create_graph and _mode.grad):
-            around = partial(self._around, release=release)
+            around = partial(self._around, release=release, retain=retain)
             return backprop(outputs, seeds, needed, around, leaves)
 
     @contextmanager
-    def _around(self, node: Tensor, release: bool) -> Iterator[None]:
+    def _around(self, node: Tensor, release: bool, retain: bool = False) -> Iterator[None]:
         _check_unchanged(node)
+        call: Any = node.op if getattr(node.op, "compiled", False) else None
+        if call is not None:
+            call.retain = retain
         # The rules of one node share what they compute alike.
         previous, self._shared = self._shared, {}
         try:
@@ -184,7 +195,9 @@ class Recorder:
                 yield
         finally:
             self._shared = previous
-        if release and not _runs_once(node):  # it lets go of its memory itself
+        if call is not None:  # it lets go of its memory itself
+            call.forget()
+        elif release:
             node.op, node.inputs, node.versions = _RELEASED, (), ()
 
 
@@ -214,11 +227,6 @@ def is_released(tensor: Tensor) -> bool:
     return tensor.op is _RELEASED
 
 
-def _runs_once(node: Tensor) -> bool:
-    """Whether this stands for a compiled call, whose memory serves one reverse run."""
-    return getattr(node.op, "once", False)
-
-
 def _check_unchanged(node: Tensor) -> None:
     if node.op is _RELEASED:
         raise RuntimeError(
@@ -246,11 +254,16 @@ class Eager(Recorder, threading.local):
         return evaluate(op, [t._payload for t in inputs], [t.type for t in inputs], attrs)
 
     def lift_array(self, value: Any, dtype: np.dtype | None) -> Tensor:
-        weak = isinstance(value, bool | int | float)
-        if dtype is None and weak:
+        weak = dtype is None and isinstance(value, bool | int | float)
+        if weak:
             dtype = scalar_dtype(value)
         array = as_array(value, dtype)
         return Tensor.wrap(array, Type(array.dtype, array.shape, weak))
+
+    def number(self, value: Any) -> Tensor:
+        if isinstance(value, Tensor):
+            return value
+        return Tensor.wrap(np.array(value, NUMBER), Type(NUMBER, (), True))
 
     def reading(self, tensor: Tensor, deed: str) -> None:
         refuse_escaped((tensor,))

@@ -15,9 +15,9 @@ import numpy as np
 from numtape.ir.graph import Builder, Graph, Value
 from numtape.ir.interpreter import active, current
 from numtape.ir.location import user_line
-from numtape.ir.op import Op
-from numtape.ir.types import Type
-from numtape.tracer.aliases import first_alias
+from numtape.ir.op import Op, scalar_dtype
+from numtape.ir.types import NUMBER, Type
+from numtape.tracer.aliases import first_alias, shares_memory
 from numtape.tracer.chance import without_chance
 from numtape.tracer.recorder import (
     Recorder,
@@ -59,11 +59,10 @@ class Trace(Recorder):
         return value, value.type
 
     def lift_array(self, value: Any, dtype: np.dtype | None) -> Tensor:
-        if isinstance(value, np.generic):
-            value, dtype = value.item(), dtype or value.dtype
+        if isinstance(value, np.generic) and not isinstance(value, float):
+            return self._constant(value, dtype or as_array(value).dtype, weak=False)
         if isinstance(value, bool | int | float):
-            constant = self.builder.lift(value, dtype)
-            return Tensor.wrap(constant, constant.type, self)
+            return self._constant(value, dtype or scalar_dtype(value), weak=dtype is None)
         array = value if isinstance(value, np.ndarray) else as_array(value)
         held = Tensor.wrap(
             self._capture(array, Type(array.dtype, array.shape)),
@@ -71,6 +70,14 @@ class Trace(Recorder):
             self,
         )
         return held if dtype is None or dtype == array.dtype else held.astype(dtype)
+
+    def number(self, value: Any) -> Tensor:
+        return value if isinstance(value, Tensor) else self._constant(value, NUMBER, weak=True)
+
+    def _constant(self, value: Any, dtype: np.dtype, weak: bool) -> Tensor:
+        number = value.item() if isinstance(value, np.generic) else value
+        constant = self.builder.constant(number, dtype, weak)
+        return Tensor.wrap(constant, constant.type, self)
 
     def value_of(self, tensor: Tensor) -> Value:
         """The graph value that a tensor stands for at this point of the trace."""
@@ -248,10 +255,7 @@ class Trace(Recorder):
         found = first_alias(arrays, updated) if updated else None
         if found is not None:
             changed, other = (self._described(sources[i]) for i in found)
-            raise TraceError(
-                f"the traced function updates {changed}, which shares memory with {other}; take "
-                "the view inside the function, or give one of them a copy of its own"
-            )
+            raise TraceError(shares_memory(changed, other))
 
     def _described(self, source: Any) -> str:
         type = input_type(source)
@@ -263,7 +267,7 @@ class Trace(Recorder):
         outputs: list[Tensor] = []
 
         def place(tensor: Any) -> Output:
-            outputs.append(self.lift(tensor))
+            outputs.append(tensor if isinstance(tensor, Tensor) else self.lift(tensor))
             return Output(len(outputs) - 1)
 
         shape = rebuild(result, _is_output, place)
@@ -350,7 +354,7 @@ def tracing() -> Trace | None:
 def input_type(value: Any) -> Type:
     """The type of an argument; a Python float is a weak scalar."""
     if isinstance(value, float):
-        return Type(np.dtype(np.float64), (), True)
+        return Type(NUMBER, (), True)
     if isinstance(value, Tensor):
         return value.type
     array = as_array(value)

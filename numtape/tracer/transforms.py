@@ -82,8 +82,8 @@ def _is_float(value: Any) -> bool:
 
 def _fresh(value: Any, leaves: list[Tensor]) -> Tensor:
     """A tensor to differentiate for, still tied to the value it stands for."""
-    lifted = value if isinstance(value, Tensor) else current().lift(value)
     recorder: Recorder = current()  # type: ignore[assignment]
+    lifted = recorder.lift(value)
     payload, type = recorder.compute(alias, (lifted,), {})
     fresh = Tensor.wrap(payload, type, recorder.owner)
     if lifted.requires_grad and grad_enabled():

@@ -14,8 +14,9 @@ from numtape.ir.ops.rules import (
     elementwise,
     example,
     float_elementwise,
+    number_elementwise,
 )
-from numtape.ir.types import BOOL, DtypeError, Type, broadcast
+from numtape.ir.types import BOOL, DtypeError, Type, broadcast, is_float
 
 
 def unary(name: str, kernel: Callable, vjp: Rule, low: float = -2.0, high: float = 2.0) -> Op:
@@ -30,6 +31,21 @@ def unary(name: str, kernel: Callable, vjp: Rule, low: float = -2.0, high: float
         promotes="float",
         entrywise=True,
         examples=(reference,),
+    )
+
+
+def entry_by_entry(
+    name: str, kernel: Callable, vjp: Rule, infer: Callable[..., Type] = elementwise
+) -> Op:
+    """A function of one value that keeps its dtype: integers stay integers, as in NumPy."""
+    return Op(
+        name,
+        infer,
+        kernel,
+        (vjp,),
+        inplace=(0,),
+        entrywise=True,
+        examples=(example((3, 4), reference=kernel),),
     )
 
 
@@ -133,15 +149,7 @@ remainder = Op(
     ),
 )
 
-neg = Op(
-    "neg",
-    elementwise,
-    np.negative,
-    (lambda g, out, x: -g,),
-    inplace=(0,),
-    entrywise=True,
-    examples=(example((3, 4), reference=np.negative),),
-)
+neg = entry_by_entry("neg", np.negative, lambda g, out, x: -g, number_elementwise)
 exp = unary("exp", np.exp, lambda g, out, x: g * out)
 expm1 = unary("expm1", np.expm1, lambda g, out, x: g * (out + 1.0))
 log: Op = unary("log", np.log, lambda g, out, x: g / x, low=0.5)
@@ -150,19 +158,12 @@ sqrt = unary("sqrt", np.sqrt, lambda g, out, x: g * 0.5 / out, low=0.5)
 tanh = unary("tanh", np.tanh, lambda g, out, x: g * (1.0 - out * out))
 sin = unary("sin", np.sin, lambda g, out, x: g * cos(x))
 cos: Op = unary("cos", np.cos, lambda g, out, x: -g * sin(x))
-absolute = Op(
-    "abs",
-    elementwise,
-    np.absolute,
-    (lambda g, out, x: g * sign(x),),
-    inplace=(0,),
-    examples=(example((3, 4), reference=np.absolute),),
-)
-sign: Op = unary("sign", np.sign, lambda g, out, x: None)
-square = unary("square", np.square, lambda g, out, x: g * 2.0 * x)
+absolute = entry_by_entry("abs", np.absolute, lambda g, out, x: g * sign(x))
+sign: Op = entry_by_entry("sign", np.sign, lambda g, out, x: None, number_elementwise)
+square = entry_by_entry("square", np.square, lambda g, out, x: g * 2.0 * x, number_elementwise)
 # Steps: flat wherever they have a slope at all.
-floor = unary("floor", np.floor, lambda g, out, x: None)
-ceil = unary("ceil", np.ceil, lambda g, out, x: None)
+floor = entry_by_entry("floor", np.floor, lambda g, out, x: None)
+ceil = entry_by_entry("ceil", np.ceil, lambda g, out, x: None)
 rint = unary("rint", np.rint, lambda g, out, x: None)
 
 eq: Op = binary("eq", np.equal, infer=comparison)
@@ -315,7 +316,12 @@ def clip(x: Any, low: Any = None, high: Any = None) -> Any:
 
 
 def round(x: Any, decimals: int = 0) -> Any:
-    """x to the nearest, halves to even, with `decimals` digits after the point."""
+    """x to the nearest, halves to even, with `decimals` digits after the point.
+
+    Integers stay integers; `decimals` below 0 rounds them to tens, hundreds and so on.
+    """
+    if not is_float(x.dtype):
+        return x if decimals >= 0 else round(x.astype(np.float64), decimals).astype(x.dtype)
     if decimals == 0:
         return rint(x)
     scale = 10.0 ** abs(decimals)
@@ -324,11 +330,12 @@ def round(x: Any, decimals: int = 0) -> Any:
 
 def raised(x: Any, exponent: Any) -> Any:
     """x to a power; the exponents 2, 1 and 0.5 by the cheaper function."""
-    if isinstance(exponent, int | float) and not isinstance(exponent, bool):
+    known = isinstance(exponent, int | float) and not isinstance(exponent, bool)
+    if known and is_float(x.dtype) and not x.is_number:
         if exponent == 2:
             return x * x
         if exponent == 1:
             return x
         if exponent == 0.5:
             return sqrt(x)
-    return power(x, exponent)
+    return power.operate(x, exponent)

@@ -21,6 +21,14 @@ def float_elementwise(*types: Type) -> Type:
     return elementwise(*types)
 
 
+def number_elementwise(*types: Type) -> Type:
+    """The shape rule of what takes integers as well, but no booleans: its dtype is kept."""
+    for t in types:
+        if t.dtype == BOOL:
+            raise DtypeError(f"it takes numbers, not {t}; convert with astype(np.int64)")
+    return elementwise(*types)
+
+
 def comparison(*types: Type) -> Type:
     return Type(BOOL, broadcast(*types))
 
