@@ -1,5 +1,7 @@
 """numtape: a training step traced once and replayed as one plain NumPy program."""
 
+from typing import Any
+
 from numpy import bool_, float32, float64, int32, int64
 
 from numtape import ir, nn, optim, transformer
@@ -18,6 +20,7 @@ from numtape.functions import (
     concatenate,
     cos,
     cumsum,
+    dot,
     einsum,
     erf,
     exp,
@@ -28,9 +31,15 @@ from numtape.functions import (
     full,
     index_add,
     isfinite,
+    isinf,
     isnan,
+    linspace,
     log,
     log1p,
+    logical_and,
+    logical_not,
+    logical_or,
+    logical_xor,
     matmul,
     max,
     maximum,
@@ -70,6 +79,7 @@ from numtape.functions import (
     zeros,
     zeros_like,
 )
+from numtape.ir.methods import no_attribute
 from numtape.tracer import random
 from numtape.tracer.recorder import no_grad
 from numtape.tracer.tensor import Tensor, TraceError, tensor
@@ -96,6 +106,7 @@ __all__ = [
     "concatenate",
     "cos",
     "cumsum",
+    "dot",
     "einsum",
     "erf",
     "exp",
@@ -112,9 +123,15 @@ __all__ = [
     "int64",
     "ir",
     "isfinite",
+    "isinf",
     "isnan",
+    "linspace",
     "log",
     "log1p",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "logical_xor",
     "matmul",
     "max",
     "maximum",
@@ -162,3 +179,7 @@ __all__ = [
     "zeros",
     "zeros_like",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    raise no_attribute("module 'numtape'", name)

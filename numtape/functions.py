@@ -12,7 +12,8 @@ import numpy as np
 
 from numtape.ir.interpreter import current
 from numtape.ir.op import Op
-from numtape.ir.ops import activations, elementwise, indexing, linalg, reductions, shapes
+from numtape.ir.ops import activations, elementwise, indexing, linalg, ranges, reductions, shapes
+from numtape.ir.ops.rules import lengths
 from numtape.ir.types import normalise_axes
 from numtape.tracer.tensor import Tensor
 from numtape.tracer.trace import tracing
@@ -46,6 +47,7 @@ erf = _elementary(activations.erf, "The error function, entry by entry.")
 exp = _elementary(elementwise.exp, "e to the x, entry by entry.")
 expm1 = _elementary(elementwise.expm1, "e to the x, less 1, accurate near 0.")
 floor = _elementary(elementwise.floor, "The integer below, entry by entry; a float stays a float.")
+isinf = _elementary(elementwise.isinf, "True where x is infinite.")
 isfinite = _elementary(elementwise.isfinite, "True where x is neither infinite nor NaN.")
 isnan = _elementary(elementwise.isnan, "True where x is not a number.")
 log = _elementary(elementwise.log, "Natural logarithm, entry by entry.")
@@ -56,6 +58,23 @@ sin = _elementary(elementwise.sin, "Sine, entry by entry; x in radians.")
 sqrt = _elementary(elementwise.sqrt, "Square root, entry by entry.")
 square = _elementary(elementwise.square, "x times x, entry by entry.")
 tanh = _elementary(elementwise.tanh, "Hyperbolic tangent, entry by entry.")
+
+
+def _on_truths(op: Op, doc: str) -> Callable:
+    """An operation on booleans, of numbers on which are not 0."""
+
+    def called(*xs: Any) -> Any:
+        return op(*(elementwise.truth(current().lift(x)) for x in xs))
+
+    called.__name__ = called.__qualname__ = op.name
+    called.__doc__ = doc
+    return called
+
+
+logical_and = _on_truths(elementwise.logical_and, "True where both are; numbers where not 0.")
+logical_or = _on_truths(elementwise.logical_or, "True where one is; numbers where not 0.")
+logical_xor = _on_truths(elementwise.logical_xor, "True where one is, not both.")
+logical_not = _on_truths(elementwise.logical_not, "True where x is false or 0.")
 
 
 def maximum(x: Any, y: Any) -> Any:
@@ -77,6 +96,7 @@ power = _on_tensors(elementwise.raised)
 clip = _on_tensors(elementwise.clip)
 round = _on_tensors(elementwise.round)
 matmul = _on_tensors(linalg.matmul, 2)
+dot = _on_tensors(linalg.dot, 2)
 outer = _on_tensors(linalg.outer, 2)
 sum = _on_tensors(reductions.sum)
 prod = _on_tensors(reductions.prod)
@@ -104,7 +124,8 @@ tril = _on_tensors(shapes.tril)
 triu = _on_tensors(shapes.triu)
 take = _on_tensors(indexing.take)
 index_add = _on_tensors(indexing.index_add, 3)
-arange = shapes.arange
+arange = ranges.arange
+linspace = ranges.linspace
 
 
 def concatenate(xs: Sequence[Any], axis: int = 0) -> Any:
@@ -144,6 +165,7 @@ def repeat(x: Any, repeats: int | Sequence[int], axis: int | None = None) -> Any
         return repeat(ravel(x), repeats, 0)
     x = current().lift(x)
     (position,) = normalise_axes(axis, x.ndim)
+    _lengths(repeats)
     index = np.repeat(np.arange(x.shape[position]), repeats)
     return indexing.take(x, index, position)
 
@@ -156,7 +178,7 @@ def asarray(data: Any, dtype: Any = None) -> Tensor:
 
 
 def _lengths(shape: Any) -> tuple[int, ...]:
-    return tuple(int(n) for n in shape) if np.iterable(shape) else (int(shape),)
+    return lengths(tuple(shape) if np.iterable(shape) else (shape,))
 
 
 def full(shape: int | Sequence[int], value: float, dtype: Any = np.float32) -> Tensor:

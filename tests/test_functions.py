@@ -337,3 +337,62 @@ def test_lengths_and_axes_may_be_numpy_integers():
     assert nt.expand_dims(x, np.int64(0)).shape == (1, 2, 3)
     assert [part.shape for part in nt.split(x, two)] == [(1, 3), (1, 3)]
     assert x.ravel().shape == x.flatten().shape == (6,)
+
+
+# ---- truth, products and ranges ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["logical_and", "logical_or", "logical_xor"])
+def test_logical_functions_of_booleans_and_numbers(name):
+    ours, theirs = getattr(nt, name), getattr(np, name)
+    pairs = [
+        (np.array([True, True, False, False]), np.array([True, False, True, False])),
+        (np.array([1.5, np.nan, 0.0, -0.0]), np.array([2, 0, 3, 0])),
+        (np.array([[True], [False]]), np.array([0.0, 1.0])),
+    ]
+    for x, y in pairs:
+        found = ours(x, y)
+        assert found.dtype == np.bool_
+        np.testing.assert_array_equal(found.numpy(), theirs(x, y))
+        np.testing.assert_array_equal(nt.compile(ours)(x, y).numpy(), theirs(x, y))
+
+
+def test_questions_about_entries():
+    x = np.array([0.0, -1.5, np.inf, -np.inf, np.nan])
+    for name in ("isinf", "isnan", "isfinite", "logical_not"):
+        np.testing.assert_array_equal(getattr(nt, name)(x).numpy(), getattr(np, name)(x))
+
+
+def test_operators_on_booleans_with_an_array_on_either_side():
+    x, y = np.array([True, True, False, False]), np.array([True, False, True, False])
+    t = nt.Tensor(y)
+    for found, expected in [
+        (x & t, x & y),
+        (t | x, x | y),
+        (x ^ t, x ^ y),
+        (t ^ x, x ^ y),
+        (True & t, y),
+        (True ^ t, ~y),
+        (False | t, y),
+        (np.invert(t), ~y),
+    ]:
+        np.testing.assert_array_equal(found.numpy(), expected)
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [((), (3,)), ((2, 3), (3,)), ((2, 3), (3, 4)), ((3,), (2, 3, 4)), ((5, 2, 3), (2, 3, 4))],
+)
+def test_dot(shapes):
+    x, y = (RNG.normal(size=s) for s in shapes)
+    check(nt.dot, np.dot, x, y)
+    check(lambda x, y: x.dot(y), np.dot, x, y)
+
+
+@pytest.mark.parametrize("num, endpoint", [(50, True), (7, False), (1, True), (0, True)])
+def test_linspace(num, endpoint):
+    expected = np.linspace(-1, 2, num, endpoint)
+    same(nt.linspace(-1, 2, num, endpoint, np.float64), expected)
+    space = nt.compile(lambda: nt.linspace(-1, 2, num, endpoint))()
+    assert space.dtype == np.float32
+    np.testing.assert_array_equal(space.numpy(), expected.astype(np.float32))

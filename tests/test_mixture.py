@@ -119,7 +119,7 @@ def test_both_models_take_experts():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: MixtureOfExperts(C, F, 0), "at least one expert"),
+        (lambda: MixtureOfExperts(C, F, 0), "experts is a positive whole number, got 0"),
         (lambda: MixtureOfExperts(C, F, 2, activation="x"), "none of .*'gelu'"),
         (lambda: FeedForward(C, F, activation="tanh"), "'tanh' is none of"),
         (lambda: Transformer(7, 7, 8, 2, 1, 16, experts=-1), "experts is 0"),

@@ -13,9 +13,9 @@ from numtape.tracer.recorder import evaluate
 MARKS = {"input", "constant", "released"}
 # Floats go in, but no gradient comes out: the result is discrete, random or cut off on purpose.
 NO_GRADIENT = {
-    *("eq", "ne", "lt", "le", "gt", "ge", "isfinite", "isnan", "argmax", "argmin"),
-    *("logical_and", "logical_or", "logical_not", "floor_divide", "remainder"),
-    *("arange", "filled", "wrap_index", "uniform", "advance"),
+    *("eq", "ne", "lt", "le", "gt", "ge", "isfinite", "isinf", "isnan", "argmax", "argmin"),
+    *("logical_and", "logical_or", "logical_xor", "logical_not", "floor_divide", "remainder"),
+    *("arange", "linspace", "filled", "wrap_index", "uniform", "advance"),
     *("detach",),
 }
 # Ops whose attributes hold shapes or bounds, checked by whoever made them.
@@ -115,7 +115,7 @@ def test_value(op, example, dtype, tolerance):
 @each_example
 def test_integers_mean_what_their_floats_mean(op, example):
     drawn = arrays_of(example)
-    if not floats(drawn) or op.name in ("isfinite", "isnan"):
+    if not floats(drawn) or op.name in ("isfinite", "isinf", "isnan"):
         return
     arrays = [(np.abs(a) * 2).astype(np.int64) + 1 if is_float(a) else a for a in drawn]
     try:

@@ -15,6 +15,7 @@ PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _FILES = ("calls.py", "compiler.py", "functions.py", "tape.py")
 _FOLDERS = ("ir", "tracer", "passes", "runtime", "nn", "optim")
 _PLUMBING = tuple(PACKAGE + part for part in (*_FOLDERS, *_FILES))
+_GENERATED = ("<frozen", "<numtape")  # parts of Python, and tapes
 _STANDARD = os.path.dirname(os.__file__) + os.sep
 
 
@@ -61,9 +62,29 @@ def is_user_file(file: str) -> bool:
 
 
 def _is_standard(file: str) -> bool:
-    return file.startswith("<frozen") or (
+    return file.startswith(_GENERATED) or (
         file.startswith(_STANDARD) and "site-packages" not in file
     )
+
+
+class Located(Exception):
+    """An error whose message ends in the user's line."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.line = user_line()
+
+    @property
+    def reason(self) -> str:
+        """The message without the line."""
+        return self.args[0]
+
+    def __str__(self) -> str:
+        return f"{self.reason} (at {self.line})"
+
+
+class OutOfRange(Located, IndexError):
+    """An index for which there is no entry."""
 
 
 class Scope:

@@ -14,6 +14,41 @@ from numtape.ir.op import ufunc_op
 from numtape.ir.ops import activations, elementwise, indexing, linalg, reductions, shapes
 from numtape.ir.types import Shape, Type
 
+# What other libraries call NumPy's functions.
+NUMPY_NAMES = {
+    **dict.fromkeys(("view", "view_as"), "reshape"),
+    **dict.fromkeys(("cat", "concat"), "concatenate"),
+    **dict.fromkeys(("mm", "bmm"), "matmul"),
+    **dict.fromkeys(("expand", "expand_as"), "broadcast_to"),
+    **dict.fromkeys(("index_select", "gather"), "take"),
+    **dict.fromkeys(("to", "type", "float", "double", "half", "int", "long", "bool"), "astype"),
+    "unsqueeze": "expand_dims",
+    "permute": "transpose",
+    "t": "T",
+    "dim": "ndim",
+    "numel": "size",
+    "clamp": "clip",
+    "amax": "max",
+    "amin": "min",
+    "pow": "power",
+    "masked_fill": "where",
+    "repeat_interleave": "repeat",
+    "scatter_add": "index_add",
+}
+# What an array's &, |, ^ and ~ call, and what it means.
+_ON_BOOLEANS = {
+    np.bitwise_and: np.logical_and,
+    np.bitwise_or: np.logical_or,
+    np.bitwise_xor: np.logical_xor,
+    np.invert: np.logical_not,
+}
+
+
+def no_attribute(owner: str, name: str) -> AttributeError:
+    """The error for a name that is not there; of another library's, it tells NumPy's."""
+    way = f"; the NumPy name is {NUMPY_NAMES[name]}" if name in NUMPY_NAMES else ""
+    return AttributeError(f"{owner} has no attribute {name!r}{way}")
+
 
 class Methods:
     """Needs `type`; gives NumPy's operators and methods."""
@@ -21,6 +56,9 @@ class Methods:
     __slots__ = ()
     __hash__ = object.__hash__
     type: Type
+
+    def __getattr__(self, name: str) -> Any:
+        raise no_attribute(type(self).__name__, name)
 
     @property
     def shape(self) -> Shape:
@@ -56,6 +94,7 @@ class Methods:
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         """`np.exp(tensor)` and `array + tensor` are the operation whose kernel is the ufunc."""
+        ufunc = _ON_BOOLEANS.get(ufunc, ufunc)
         op = linalg.matmul if ufunc is np.matmul else getattr(ufunc_op(ufunc), "operate", None)
         if method != "__call__" or kwargs or op is None:
             raise TypeError(
@@ -170,6 +209,11 @@ class Methods:
 
     def __or__(self, other: Any) -> Any:
         return elementwise.logical_or(self, other)
+
+    def __xor__(self, other: Any) -> Any:
+        return elementwise.logical_xor(self, other)
+
+    __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
 
     def __invert__(self) -> Any:
         return elementwise.logical_not(self)
@@ -302,6 +346,9 @@ class Methods:
 
     def split(self, parts: int | Sequence[int], axis: int = 0) -> list[Any]:
         return shapes.split(self, parts, axis)
+
+    def dot(self, other: Any) -> Any:
+        return linalg.dot(self, other)
 
     def take(self, index: Any, axis: int = 0) -> Any:
         return indexing.take(self, index, axis)

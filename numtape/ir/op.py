@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from numtape.ir.interpreter import current
-from numtape.ir.location import user_line
 from numtape.ir.types import (
     BOOL,
     FLOAT,
@@ -106,7 +105,7 @@ class Op:
         try:
             return self.infer(*types, **attrs)
         except (ShapeError, DtypeError) as error:
-            raise type(error)(f"{self.name}: {error} (at {user_line()})") from None
+            raise type(error)(f"{self.name}: {error.reason}") from None
 
     def _input_dtypes(self, args: tuple) -> tuple[np.dtype | None, ...]:
         if self.promotes == "none" or not args:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from numtape.ir.location import Located
+
 Shape = tuple[int, ...]
 Scalar = bool | int | float
 
@@ -20,11 +22,11 @@ BOOL = np.dtype(np.bool_)
 _PREFIX = {"f": "f", "i": "i", "u": "u", "b": "bool", "c": "c"}
 
 
-class ShapeError(ValueError):
+class ShapeError(Located, ValueError):
     """Shapes that an operation cannot take."""
 
 
-class DtypeError(TypeError):
+class DtypeError(Located, TypeError):
     """Dtypes that an operation cannot take."""
 
 

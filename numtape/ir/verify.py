@@ -39,7 +39,7 @@ def _check_type(graph: Graph, node: Value) -> None:
     try:
         expected = node.op.infer(*(v.type for v in node.inputs), **node.attrs)
     except (ShapeError, DtypeError, TypeError) as error:
-        raise _fault(graph, node, str(error)) from None
+        raise _fault(graph, node, error.args[0]) from None
     if expected[:2] != node.type[:2]:
         raise _fault(graph, node, f"its type is {node.type}, its inputs give {expected}")
 

@@ -13,6 +13,7 @@ from numtape.ir.op import REGISTRY
 from numtape.ir.ops import activations, indexing, normalisation
 from numtape.ir.ops.shapes import ones_like
 from numtape.ir.types import ShapeError
+from numtape.nn.checks import check_probability, check_sizes
 from numtape.tracer import random
 
 # ---- activations --------------------------------------------------------------------------
@@ -69,8 +70,17 @@ def log_softmax(x: Any, dim: int = -1) -> Any:
 
 
 def linear(x: Any, weight: Any, bias: Any = None) -> Any:
-    """x weightᵀ + bias: x (..., in), weight (out, in), bias (out,) give (..., out)."""
-    product = current().lift(x) @ weight.T
+    """x weightᵀ + bias: x (..., in), weight (out, in), bias (out,) give (..., out).
+
+    Raises ShapeError where the last axis of x is not that of the weight.
+    """
+    x = current().lift(x)
+    if x.shape[-1:] != weight.shape[1:]:
+        raise ShapeError(
+            f"linear: the inner sizes differ: {x.type} does not end in the {weight.shape[1]} "
+            f"features that the weight {weight.type} takes"
+        )
+    product = x @ weight.T
     return product if bias is None else product + bias
 
 
@@ -129,8 +139,7 @@ def dropout(x: Any, p: float = 0.5, training: bool = True) -> Any:
     The identity where p is 0 or not training. Draws float32 from the default generator whatever
     the dtype of x, so that models of both dtypes drop the same entries.
     """
-    if not 0.0 <= p <= 1.0:
-        raise ValueError(f"dropout: the probability lies in [0, 1], got {p}")
+    check_probability("dropout", p)
     if p == 0.0 or not training:
         return x
     x = current().lift(x)
@@ -162,7 +171,11 @@ def scaled_dot_product_attention(
 
 
 def one_hot(index: Any, num_classes: int, dtype: Any = np.float32) -> Any:
-    """1 at the index and 0 elsewhere: integers (...) give (..., num_classes)."""
+    """1 at the index and 0 elsewhere: integers (...) give (..., num_classes).
+
+    Raises IndexError for an index outside [0, num_classes).
+    """
+    check_sizes(num_classes=num_classes)
     return indexing.one_hot(current().lift(index), num_classes, dtype)
 
 

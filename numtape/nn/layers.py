@@ -1,11 +1,14 @@
 """Layers with parameters: functions of `functional` with their weights and initial values."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from numtape.ir.types import ShapeError
 from numtape.nn import functional, init
+from numtape.nn.checks import check_probability, check_sizes
 from numtape.nn.module import Module, Parameter
 
 
@@ -13,11 +16,24 @@ def _uninitialised(*shape: int, dtype: Any) -> Parameter:
     return Parameter(np.empty(shape, dtype))
 
 
+def _last_axis(normalized_shape: int | Sequence[int]) -> int:
+    """The length of the one axis that a norm is taken along."""
+    if isinstance(normalized_shape, Sequence):
+        if len(normalized_shape) != 1:
+            raise ShapeError(
+                f"norms are taken along the last axis alone, not along {tuple(normalized_shape)}; "
+                "reshape what is to be normalised together into one axis"
+            )
+        (normalized_shape,) = normalized_shape
+    check_sizes(normalized_shape=normalized_shape)
+    return normalized_shape
+
+
 class Linear(Module):
     """x weightᵀ + bias: (..., in_features) to (..., out_features).
 
     weight (out_features, in_features) and bias (out_features,) start uniform within
-    ±1 / √in_features.
+    ±1 / √in_features. Raises ValueError for sizes below 1.
     """
 
     bias: Parameter | None
@@ -25,6 +41,7 @@ class Linear(Module):
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, dtype: Any = np.float32
     ) -> None:
+        check_sizes(in_features=in_features, out_features=out_features)
         self.in_features = in_features
         self.out_features = out_features
         self.weight = init.kaiming_uniform_(
@@ -44,7 +61,8 @@ class Linear(Module):
 class Embedding(Module):
     """A row of weight (num_embeddings, embedding_dim) for each index: (...) to (..., dim).
 
-    Rows start as N(0, 1); the row `padding_idx` starts as zeros and is not learnt.
+    Rows start as N(0, 1); the row `padding_idx` starts as zeros and is not learnt. Raises
+    ValueError for sizes below 1 and for a padding row that does not exist.
     """
 
     def __init__(
@@ -54,6 +72,9 @@ class Embedding(Module):
         padding_idx: int | None = None,
         dtype: Any = np.float32,
     ) -> None:
+        check_sizes(num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
+            raise ValueError(f"padding_idx={padding_idx} is none of the {num_embeddings} rows")
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
         self.padding_idx = padding_idx
@@ -72,12 +93,13 @@ class LayerNorm(Module):
 
     def __init__(
         self,
-        normalized_shape: int,
+        normalized_shape: int | Sequence[int],
         eps: float = 1e-5,
         *,
         bias: bool = True,
         dtype: Any = np.float32,
     ) -> None:
+        normalized_shape = _last_axis(normalized_shape)
         self.normalized_shape = normalized_shape
         self.eps = eps
         self.weight = Parameter(np.ones(normalized_shape, dtype))
@@ -91,8 +113,13 @@ class RMSNorm(Module):
     """Root mean square 1 along the last axis, times weight (Zhang, Sennrich, 2019)."""
 
     def __init__(
-        self, normalized_shape: int, eps: float = 1e-6, *, dtype: Any = np.float32
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float = 1e-6,
+        *,
+        dtype: Any = np.float32,
     ) -> None:
+        normalized_shape = _last_axis(normalized_shape)
         self.normalized_shape = normalized_shape
         self.eps = eps
         self.weight = Parameter(np.ones(normalized_shape, dtype))
@@ -105,8 +132,7 @@ class Dropout(Module):
     """Zeroes entries with probability p while training; the identity in eval mode."""
 
     def __init__(self, p: float = 0.5) -> None:
-        if not 0.0 <= p <= 1.0:
-            raise ValueError(f"Dropout: the probability lies in [0, 1], got {p}")
+        check_probability("Dropout", p)
         self.p = p
 
     def forward(self, x: Any) -> Any:

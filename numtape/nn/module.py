@@ -150,7 +150,7 @@ class ModuleList(Module, MutableSequence):
 
     def __init__(self, modules: Iterable[Module] = ()) -> None:
         # A tuple, so that every change of the list is a change of the attribute.
-        self._modules = tuple(modules)
+        self._modules = tuple(self._checked(m) for m in modules)
 
     def named_members(self) -> Iterator[tuple[str, Any]]:
         others = (m for m in super().named_members() if not m[0].startswith("_modules."))
@@ -165,12 +165,23 @@ class ModuleList(Module, MutableSequence):
         return type(self)._of(found) if isinstance(index, slice) else found
 
     @classmethod
+    def _checked(cls, module: Any) -> Module:
+        if not isinstance(module, Module):
+            raise TypeError(
+                f"a {cls.__name__} holds modules, not {type(module).__name__}; of a list give its "
+                "entries, Sequential(*layers), and make a class with forward() of a function"
+            )
+        return module
+
+    @classmethod
     def _of(cls, modules: Iterable[Module]) -> "ModuleList":
         return cls(modules)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         changed = list(self._modules)
-        changed[index] = value
+        changed[index] = (
+            [self._checked(m) for m in value] if isinstance(index, slice) else self._checked(value)
+        )
         self._modules = tuple(changed)
 
     def __delitem__(self, index: Any) -> None:
@@ -180,7 +191,7 @@ class ModuleList(Module, MutableSequence):
 
     def insert(self, index: int, value: Module) -> None:
         changed = list(self._modules)
-        changed.insert(index, value)
+        changed.insert(index, self._checked(value))
         self._modules = tuple(changed)
 
 

@@ -56,6 +56,9 @@ class Holder:
         Raises ValueError that names every unknown key and missing key (both are passed over
         without `strict`) and every array of the wrong shape or dtype.
         """
+        if not isinstance(state, Mapping):
+            kind = type(state).__name__
+            raise TypeError(f"a state maps names to arrays, as state_dict() gives it, not {kind}")
         tensors = self.state_tensors()
         arrays = {name: np.asarray(state[name]) for name in tensors if name in state}
         faults = [_misfit(name, array, tensors[name]) for name, array in arrays.items()]

@@ -157,8 +157,8 @@ class Recorder:
             return seed
         if output.shape != ():
             raise ShapeError(
-                f"at {user_line()}: backward() without a gradient starts from a scalar, not from "
-                f"{output.type}; reduce it with sum() or mean(), or pass gradient="
+                f"backward() without a gradient starts from a scalar, not from {output.type}; "
+                "reduce it with sum() or mean(), or pass gradient="
             )
         return full((), 1, output.dtype)
 
@@ -323,7 +323,7 @@ def evaluate(
 def check_assignable(tensor: Tensor, shape: tuple[int, ...], dtype: np.dtype) -> None:
     """An error that names the line where a tensor cannot take a value of this shape and dtype."""
     if tensor.shape != shape:
-        raise ShapeError(f"at {user_line()}: a tensor of {tensor.type} cannot take shape {shape}")
+        raise ShapeError(f"a tensor of {tensor.type} cannot take the shape {shape}")
     if not np.can_cast(dtype, tensor.dtype, "same_kind"):
         raise TypeError(f"at {user_line()}: a tensor of {tensor.type} cannot take {dtype}")
 

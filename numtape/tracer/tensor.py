@@ -231,7 +231,9 @@ def as_array(data: Any, dtype: Any = None) -> np.ndarray:
     if isinstance(data, np.ndarray):
         array = data if dtype is None else data.astype(dtype, copy=False)
     else:
-        array = np.asarray(data, dtype)
+        array = np.asarray(data)  # not yet in dtype, in which None would be nan
+        if array.dtype.kind in "fiub" and dtype is not None:
+            array = array.astype(dtype, copy=False)
         if dtype is None and array.dtype == np.float64 and not isinstance(data, np.generic):
             array = array.astype(FLOAT)
     if array.dtype.kind not in "fiub" or array.dtype == np.float16:

@@ -8,6 +8,7 @@ from typing import Any
 from numtape.ir.interpreter import current
 from numtape.ir.types import BOOL, DtypeError, ShapeError
 from numtape.nn import Linear, Module
+from numtape.nn.checks import check_probability, check_sizes
 from numtape.nn.functional import scaled_dot_product_attention
 from numtape.transformer.cache import CacheSlot, KeysValues
 
@@ -38,7 +39,7 @@ class MultiHeadAttention(Module):
 
     With `cross` the keys and values come from another sequence. Each source is projected by one
     matrix product, which is split afterwards. Dropout falls on the attention weights.
-    Raises ValueError where `heads` does not divide `d_model`.
+    Raises ValueError for sizes below 1 and where `heads` does not divide `d_model`.
     """
 
     def __init__(
@@ -50,7 +51,9 @@ class MultiHeadAttention(Module):
         *,
         cross: bool = False,
     ) -> None:
-        if heads < 1 or d_model % heads:
+        check_sizes(d_model=d_model, heads=heads)
+        check_probability("MultiHeadAttention", dropout)
+        if d_model % heads:
             raise ValueError(
                 f"heads={heads} does not divide d_model={d_model}; every head gets d_model / "
                 "heads dimensions"
@@ -104,6 +107,8 @@ class MultiHeadAttention(Module):
                 if self.cross
                 else "self-attention takes no key_value; build it with cross=True for that"
             )
+        if key_value is not None and not isinstance(key_value, KeysValues):
+            self._check_memory(query, key_value)
         if mask is None:
             return
         if mask.dtype != BOOL:
@@ -111,4 +116,13 @@ class MultiHeadAttention(Module):
         if mask.ndim == 3:  # would set its batch against the heads
             raise ShapeError(
                 f"a mask per sentence has an axis for the heads, (B, 1, T, S), not {mask.shape}"
+            )
+
+    def _check_memory(self, query: Any, key_value: Any) -> None:
+        batch = query.shape[0]
+        shape = tuple(key_value.shape)
+        if len(shape) != 3 or (shape[0], shape[2]) != (batch, self.d_model):
+            raise ShapeError(
+                f"cross attention of {tuple(query.shape)} takes a key_value of shape "
+                f"({batch}, S, {self.d_model}), not {shape}"
             )

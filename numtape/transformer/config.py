@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
+from numtape.nn.checks import check_sizes
 from numtape.transformer.feed_forward import known_activation
 
 
@@ -22,10 +23,7 @@ class _Config:
         return cls(**stored)
 
     def _require_positive(self, *names: str) -> None:
-        for name in names:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is a positive whole number, got {value!r}")
+        check_sizes(**{name: getattr(self, name) for name in names})
 
     def _check_block(self, d_model: int, heads: int, experts: int, activation: str) -> None:
         if d_model % heads:

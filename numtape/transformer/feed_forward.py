@@ -5,6 +5,7 @@ from typing import Any
 
 from numtape.ir.ops.activations import gelu, gelu_tanh, mish, relu, silu
 from numtape.nn import Dropout, Linear, Module
+from numtape.nn.checks import check_sizes
 
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "relu": relu,
@@ -36,6 +37,7 @@ class FeedForward(Module):
         activation: str = "relu",
         bias: bool = True,
     ) -> None:
+        check_sizes(d_model=d_model, d_ff=d_ff)
         self.activation = known_activation(activation)
         self.up = Linear(d_model, d_ff, bias)
         self.down = Linear(d_ff, d_model, bias)

@@ -12,6 +12,7 @@ import numpy as np
 
 from numtape.ir.ops.normalisation import softmax
 from numtape.nn import Dropout, Linear, Module, Parameter, init
+from numtape.nn.checks import check_sizes
 from numtape.transformer.feed_forward import ACTIVATIONS, known_activation
 
 
@@ -32,7 +33,7 @@ class ExpertLinear(Module):
 class MixtureOfExperts(Module):
     """Σₑ gₑ(x) FeedForwardₑ(x) with g = softmax(x W): (B, T, C) -> (B, T, C).
 
-    Raises ValueError for fewer than one expert.
+    Raises ValueError for sizes below 1, such as no experts.
     """
 
     def __init__(
@@ -44,8 +45,7 @@ class MixtureOfExperts(Module):
         activation: str = "relu",
         bias: bool = True,
     ) -> None:
-        if experts < 1:
-            raise ValueError(f"a mixture has at least one expert, not {experts}")
+        check_sizes(d_model=d_model, d_ff=d_ff, experts=experts)
         self.activation = known_activation(activation)
         self.gate = Linear(d_model, experts, bias=False)
         self.up = ExpertLinear(experts, d_model, d_ff, bias)

@@ -6,6 +6,7 @@ import numpy as np
 
 from numtape.functions import arange
 from numtape.nn import Module, Parameter, init
+from numtape.nn.checks import check_sizes
 from numtape.tracer.tensor import Tensor
 from numtape.transformer.checks import check_length
 
@@ -34,6 +35,7 @@ class SinusoidalPositions(Module):
     table: Tensor
 
     def __init__(self, max_length: int, d_model: int) -> None:
+        check_sizes(max_length=max_length, d_model=d_model)
         table = Tensor(sinusoidal_positions(max_length, d_model))
         self.register_buffer("table", table, persistent=False)
 
@@ -46,6 +48,7 @@ class LearnedPositions(Module):
     """One learned vector per position (Gehring et al., 2017), as in GPT."""
 
     def __init__(self, max_length: int, d_model: int) -> None:
+        check_sizes(max_length=max_length, d_model=d_model)
         weight = Parameter(np.empty((max_length, d_model), np.float32))
         self.weight = init.normal_(weight, std=0.02)
 

@@ -7,6 +7,7 @@ from numtape.ir.ops import (
     linalg,
     normalisation,
     random,
+    ranges,
     reductions,
     shapes,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "linalg",
     "normalisation",
     "random",
+    "ranges",
     "reductions",
     "shapes",
 ]

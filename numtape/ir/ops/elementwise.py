@@ -201,6 +201,14 @@ logical_or = Op(
     entrywise=True,
     examples=(Example(_booleans, np.logical_or),),
 )
+logical_xor = Op(
+    "logical_xor",
+    _logical,
+    np.logical_xor,
+    inplace=(0, 1),
+    entrywise=True,
+    examples=(Example(_booleans, np.logical_xor),),
+)
 logical_not = Op(
     "logical_not",
     _logical,
@@ -218,7 +226,13 @@ def _test(name: str, kernel: Callable) -> Op:
 
 
 isfinite = _test("isfinite", np.isfinite)
+isinf = _test("isinf", np.isinf)
 isnan = _test("isnan", np.isnan)
+
+
+def truth(x: Any) -> Any:
+    """Booleans as they are; of numbers, which are not 0."""
+    return x if x.dtype == BOOL else x != 0
 
 
 def _infer_where(condition: Type, x: Type, y: Type) -> Type:

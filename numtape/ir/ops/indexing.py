@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from numtape.ir.location import OutOfRange
 from numtape.ir.op import Example, Op
+from numtape.ir.ops.ranges import arange
 from numtape.ir.ops.rules import require_integers
-from numtape.ir.ops.shapes import arange, expand_dims, reshape, slice_, transpose, zeros_like
+from numtape.ir.ops.shapes import expand_dims, reshape, slice_, transpose, zeros_like
 from numtape.ir.types import BOOL, INT, DtypeError, ShapeError, Type, normalise_axes
 
 
@@ -22,12 +24,15 @@ def _infer_wrap(index: Type, size: int, lowest: int) -> Type:
 
 
 def check_range(index: np.ndarray, size: int, lowest: int) -> None:
-    """`IndexError` that names the first entry of `index` outside [lowest, size)."""
+    """`IndexError` that names the first entry of `index` outside [lowest, size).
+
+    The line it names is that of the call: of a compiled function where a tape runs.
+    """
     if index.size == 0 or (index.min() >= lowest and index.max() < size):
         return
     position = np.argwhere((index < lowest) | (index >= size))[0]
     where_ = tuple(int(p) for p in position)
-    raise IndexError(
+    raise OutOfRange(
         f"index {index[where_]} at position {where_} is out of range: there are {size} entries, "
         f"and indices go from {lowest} to {size - 1}"
     )
@@ -211,7 +216,7 @@ def _normal_key(x: Any, key: tuple) -> tuple[_Basic, dict[int, Any]]:
     """One entry per axis of the result of the basic part, and integer arrays by that axis."""
     used = sum(1 for k in key if k is not None and k is not Ellipsis)
     if used > x.ndim or sum(1 for k in key if k is Ellipsis) > 1:
-        raise IndexError(f"too many indices: {used} for the shape {x.shape}")
+        raise OutOfRange(f"too many indices: {used} for the shape {x.shape}")
     basic: _Basic = []
     arrays: dict[int, Any] = {}
     axis = place = 0
@@ -256,7 +261,7 @@ def _bounds(key: slice, size: int) -> tuple[int, int, int]:
 
 def _checked(k: int, size: int, axis: int) -> int:
     if not -size <= k < size:
-        raise IndexError(f"index {k} is out of range for axis {axis} of {size} entries")
+        raise OutOfRange(f"index {k} is out of range for axis {axis} of {size} entries")
     return k % size
 
 
@@ -318,4 +323,5 @@ def _combined(indices: list[Any], sizes: list[int]) -> Any:
 
 def one_hot(index: Any, count: int, dtype: Any = np.float32) -> Any:
     """1 at the index and 0 elsewhere: integers (...) give (..., count)."""
-    return (expand_dims(index, index.ndim) == arange(count)).astype(dtype)
+    places = checked(index, count, negative=False)
+    return (expand_dims(places, index.ndim) == arange(count)).astype(dtype)

@@ -6,15 +6,19 @@ from typing import Any
 import numpy as np
 
 from numtape.ir.op import Op
+from numtape.ir.ops.ranges import arange
 from numtape.ir.ops.rules import example
-from numtape.ir.ops.shapes import arange, expand_dims, reshape, squeeze, transpose
+from numtape.ir.ops.shapes import expand_dims, moveaxis, reshape, squeeze, transpose
 from numtape.ir.types import ShapeError, Type, broadcast
 
 
 def _infer_matmul(x: Type, y: Type) -> Type:
     if x.shape[-1] != y.shape[-2]:
         raise ShapeError(f"the inner sizes differ, {x} @ {y}: {x.shape[-1]} and {y.shape[-2]}")
-    batch = broadcast(Type(x.dtype, x.shape[:-2]), Type(y.dtype, y.shape[:-2]))
+    try:
+        batch = broadcast(Type(x.dtype, x.shape[:-2]), Type(y.dtype, y.shape[:-2]))
+    except ShapeError:
+        raise ShapeError(f"the stacks of matrices do not broadcast, {x} @ {y}") from None
     return Type(x.dtype, (*batch, x.shape[-2], y.shape[-1]))
 
 
@@ -98,7 +102,7 @@ def _parse(subscripts: str, ndims: list[int]) -> tuple[list[str], str]:
     left, arrow, right = text.partition("->")
     terms = left.split(",")
     if len(terms) != len(ndims):
-        raise ShapeError(f"einsum: {subscripts!r} has {len(terms)} terms, {len(ndims)} operands")
+        raise ShapeError(f"{subscripts!r} has {len(terms)} terms, {len(ndims)} operands")
     widths = [n - len(t.replace("...", "")) for t, n in zip(terms, ndims, strict=True)]
     letters = _ELLIPSIS[
         : max((w for t, w in zip(terms, widths, strict=True) if "..." in t), default=0)
@@ -108,14 +112,14 @@ def _parse(subscripts: str, ndims: list[int]) -> tuple[list[str], str]:
     ]
     for term, ndim in zip(named, ndims, strict=True):
         if len(term) != ndim:
-            raise ShapeError(f"einsum: {subscripts!r} names {term!r} for {ndim} dimensions")
+            raise ShapeError(f"{subscripts!r} names {term!r} for {ndim} dimensions")
     joined = "".join(named)
     implied = letters + "".join(
         sorted(c for c in set(joined) - set(letters) if joined.count(c) == 1)
     )
     result = right.replace("...", letters) if arrow else implied
     if unknown := set(result) - set(joined):
-        raise ShapeError(f"einsum: {sorted(unknown)} of the result stands in no term")
+        raise ShapeError(f"{sorted(unknown)} of the result of {subscripts!r} stands in no term")
     return named, result
 
 
@@ -222,3 +226,20 @@ def einsum(subscripts: str, *xs: Any) -> Any:
 def outer(x: Any, y: Any) -> Any:
     """The product of every entry of one vector with every entry of another."""
     return x.reshape(-1, 1) * y.reshape(1, -1)
+
+
+def dot(x: Any, y: Any) -> Any:
+    """Sums of products over the last axis of x and the last but one (or only) of y.
+
+    Unlike `matmul`, scalars multiply, and stacks of matrices do not meet: every row of x goes
+    with every column of y.
+    """
+    if x.ndim == 0 or y.ndim == 0:
+        return x * y
+    if y.ndim <= 2:
+        return matmul(x, y)
+    if x.shape[-1] != y.shape[-2]:
+        raise ShapeError(f"dot: the inner sizes differ, {x.type} and {y.type}")
+    columns = moveaxis(y, -2, 0)
+    product = matmul(x, columns.reshape(x.shape[-1], math.prod(columns.shape[1:])))
+    return product.reshape(*x.shape[:-1], *columns.shape[1:])

@@ -13,8 +13,9 @@ from numtape.ir.op import Example, Op
 from numtape.ir.ops.elementwise import exp, isfinite, log, where
 from numtape.ir.ops.indexing import flat_positions, scatter_add, take_along_last
 from numtape.ir.ops.linalg import matmul
+from numtape.ir.ops.ranges import arange
 from numtape.ir.ops.rules import example, require_float, require_integers
-from numtape.ir.ops.shapes import arange, full
+from numtape.ir.ops.shapes import full
 from numtape.ir.types import BOOL, INT, DtypeError, ShapeError, Type, broadcast, normalise_axes
 
 
@@ -316,6 +317,12 @@ def cross_entropy(
 # ---- attention ----------------------------------------------------------------------------
 
 
+def _fits(shape: tuple[int, ...], larger: tuple[int, ...]) -> bool:
+    """Whether a shape broadcasts to a larger one."""
+    pairs = zip(reversed(shape), reversed(larger), strict=False)
+    return len(shape) <= len(larger) and all(n in (1, m) for n, m in pairs)
+
+
 def _infer_attention(q: Type, k: Type, v: Type, *mask: Type, causal: bool) -> Type:
     require_float(q, k, v)
     matched = q.shape[-1:] == k.shape[-1:] != (0,) and k.shape[-2:-1] == v.shape[-2:-1]
@@ -326,7 +333,7 @@ def _infer_attention(q: Type, k: Type, v: Type, *mask: Type, causal: bool) -> Ty
     for m in mask:
         if m.dtype != BOOL:
             raise DtypeError(f"a mask is boolean, true where attention is allowed, not {m}")
-        if broadcast(scores, m) != scores.shape:
+        if not _fits(m.shape, scores.shape):
             raise ShapeError(f"the mask {m} does not broadcast to the scores {scores.shape}")
     return Type(q.dtype, (*batch, q.shape[-2], v.shape[-1]))
 

@@ -1,12 +1,13 @@
 """What the families of operations share: shape rules and examples."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import index
 from typing import Any
 
 import numpy as np
 
 from numtape.ir.op import Example
-from numtape.ir.types import BOOL, DtypeError, Type, broadcast, is_float
+from numtape.ir.types import BOOL, DtypeError, Shape, ShapeError, Type, broadcast, is_float
 
 Shapes = tuple[int, ...]
 
@@ -42,6 +43,14 @@ def require_float(*types: Type) -> None:
 def require_integers(t: Type) -> None:
     if t.dtype.kind not in "iu":
         raise DtypeError(f"indices are integers, not {t}; convert with astype(np.int64)")
+
+
+def lengths(shape: Sequence[int]) -> Shape:
+    """A shape as a tuple of whole numbers; `ShapeError` for one below 0."""
+    found = tuple(index(n) for n in shape)
+    if any(n < 0 for n in found):
+        raise ShapeError(f"a shape has no negative lengths, unlike {found}")
+    return found
 
 
 def example(

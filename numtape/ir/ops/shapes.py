@@ -3,15 +3,16 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from operator import index
 from typing import Any
 
 import numpy as np
 
 from numtape.ir.interpreter import current
 from numtape.ir.op import Example, Op, Rule, scalar_dtype
-from numtape.ir.ops.rules import example
+from numtape.ir.ops.ranges import arange
+from numtape.ir.ops.rules import example, lengths
 from numtape.ir.types import (
-    DtypeError,
     Scalar,
     Shape,
     ShapeError,
@@ -174,27 +175,6 @@ concatenate_op = Op(
 )
 
 
-def _infer_arange(start: int, stop: int, step: int, dtype: np.dtype) -> Type:
-    return Type(np.dtype(dtype), (len(range(start, stop, step)),))
-
-
-def count(out: np.ndarray, start: int, stop: int, step: int, dtype: np.dtype) -> None:
-    """`np.arange` into `out`."""
-    out[...] = np.arange(start, stop, step).astype(dtype)
-
-
-_arange = Op(
-    "arange",
-    _infer_arange,
-    count,
-    examples=(
-        Example(
-            lambda rng: (), np.arange, {"start": 1, "stop": 8, "step": 3, "dtype": np.dtype("i8")}
-        ),
-    ),
-)
-
-
 def _infer_filled(shape: Shape, value: Scalar, dtype: np.dtype) -> Type:
     return Type(np.dtype(dtype), shape)
 
@@ -225,7 +205,7 @@ filled = Op(
 def reshape(x: Any, *shape: Any) -> Any:
     """The entries in another shape; one length may be -1."""
     wanted = shape[0] if len(shape) == 1 and np.iterable(shape[0]) else shape
-    resolved = _resolve(tuple(int(n) for n in wanted), x)
+    resolved = _resolve(tuple(index(n) for n in wanted), x)
     return x if resolved == x.shape else reshape_op(x, shape=resolved)
 
 
@@ -235,7 +215,9 @@ def _resolve(shape: Shape, x: Any) -> Shape:
     size = math.prod(x.shape)
     known = math.prod(n for n in shape if n != -1)
     if shape.count(-1) > 1 or known == 0 or size % known:
-        raise ShapeError(f"reshape: shape {x.shape} cannot take the shape {shape}")
+        raise ShapeError(
+            f"reshape: {x.type} has {size} entries, so no length in place of -1 gives {shape}"
+        )
     return tuple(size // known if n == -1 else n for n in shape)
 
 
@@ -287,7 +269,7 @@ def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Any:
 
 def broadcast_to(x: Any, shape: Sequence[int]) -> Any:
     """Repeated along axes of length 1 and new leading axes, as a view."""
-    return x if tuple(shape) == x.shape else broadcast_op(x, shape=tuple(int(n) for n in shape))
+    return x if tuple(shape) == x.shape else broadcast_op(x, shape=lengths(shape))
 
 
 def unbroadcast(g: Any, shape: Shape) -> Any:
@@ -320,6 +302,9 @@ def concatenate(xs: Sequence[Any], axis: int = 0) -> Any:
 
 def stack(xs: Sequence[Any], axis: int = 0) -> Any:
     """Joined along a new axis."""
+    if len({x.shape for x in xs}) > 1:
+        shown = ", ".join(str(x.type) for x in xs)
+        raise ShapeError(f"stack: the shapes differ: {shown}")
     return concatenate([expand_dims(x, axis) for x in xs], axis)
 
 
@@ -339,20 +324,14 @@ def split(x: Any, parts: int | Sequence[int], axis: int = 0) -> list[Any]:
 
 def pad(x: Any, width: Any, value: Scalar = 0) -> Any:
     """`value` added around; `width` as in `numpy.pad`: n, (before, after) or one pair per axis."""
-    pairs = [(int(a), int(b)) for a, b in np.broadcast_to(width, (x.ndim, 2))]
+    if np.ndim(width) == 2 and len(width) not in (1, x.ndim):
+        raise ShapeError(f"pad: {x.type} takes one pair per axis, not {width}")
+    pairs = [(index(a), index(b)) for a, b in np.broadcast_to(width, (x.ndim, 2))]
     if any(n < 0 for pair in pairs for n in pair):
         raise ShapeError(f"pad: widths are not negative, got {width}")
     shape = tuple(n + a + b for n, (a, b) in zip(x.shape, pairs, strict=True))
     bounds = tuple((a, a + n, 1) for n, (a, _) in zip(x.shape, pairs, strict=True))
     return place(x, shape=shape, bounds=bounds, fill=value)
-
-
-def arange(start: int, stop: int | None = None, step: int = 1, dtype: Any = np.int64) -> Any:
-    """Integers from `start` (0 if only one bound is given) to before `stop`."""
-    if any(isinstance(n, float | np.floating) for n in (start, stop, step)):
-        raise DtypeError("arange counts in integers; for floats use start + step * arange(count)")
-    first, last = (0, start) if stop is None else (start, stop)
-    return _arange(start=int(first), stop=int(last), step=int(step), dtype=np.dtype(dtype))
 
 
 def _triangle(x: Any, k: int, lower: bool) -> Any:
