@@ -20,7 +20,7 @@ from numtape.ir.interpreter import active
 from numtape.ir.location import user_line
 from numtape.ir.types import Type
 from numtape.lazy import lazy
-from numtape.passes import PIPELINE, optimise
+from numtape.passes import EXACT, PIPELINE, optimise
 from numtape.runtime.blocks import Blocks
 from numtape.runtime.cost import Cost, cost
 from numtape.runtime.memory import Memory
@@ -61,7 +61,7 @@ class CompiledTape:
         kept = lasting(found, self._traced.captured)
         self._watches: tuple[Watch, ...] = settled(kept, self._traced)
         with self._timed("passes"):
-            chosen = [p for p in PIPELINE if p.exact or not exact]
+            chosen = EXACT if exact else PIPELINE
             self._optimised, records = optimise(_program(self._traced), chosen)
         with self._timed("plan and emit"):
             self._tape = _bindable(self._optimised, self._traced, blocks)

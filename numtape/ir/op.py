@@ -57,6 +57,9 @@ class Op:
     broadcasts  gradients are summed back to the shape of an input that was broadcast.
     entrywise   each entry of the result is computed from the entries of the inputs at its place,
              where they have been broadcast.
+    ordered  for what adds up, in an order that NumPy or BLAS chooses by where entries lie:
+             (*types) -> per input, whether all of it must be dense or only its matrices; see
+             `ops.dense`.
     """
 
     name: str
@@ -69,6 +72,7 @@ class Op:
     promotes: str = "none"
     broadcasts: bool = False
     entrywise: bool = False
+    ordered: Callable[..., tuple[bool, ...]] | None = None
     examples: tuple[Example, ...] = ()
 
     def __post_init__(self) -> None:

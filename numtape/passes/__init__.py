@@ -14,6 +14,7 @@ from numtape.passes.broadcasts import broadcasts
 from numtape.passes.common_subexpressions import common_subexpressions
 from numtape.passes.composites import composites
 from numtape.passes.dead_nodes import dead_nodes
+from numtape.passes.dense_inputs import dense_inputs
 from numtape.passes.folding import folding
 from numtape.passes.identities import identities
 from numtape.passes.old_values import old_values
@@ -48,6 +49,7 @@ PIPELINE = (
     Pass(old_values, exact=True),
     Pass(scheduling, exact=True),
 )
+EXACT = (*(p for p in PIPELINE if p.exact), Pass(dense_inputs, exact=True))
 
 
 def optimise(

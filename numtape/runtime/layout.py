@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from numtape.ir.graph import Graph, Value, ancestors
+from numtape.ir.ops.dense import dense, lies_dense
 from numtape.ir.ops.indexing import wrap_index
 
 
@@ -67,9 +68,11 @@ def _place(node: Value, places: Mapping[Value, Place], reserved: np.ndarray) -> 
 
 
 def _view(node: Value, prototype: np.ndarray) -> np.ndarray | None:
-    """The view, or None where only a copy gives the result (some reshapes)."""
+    """The view, or None where only a copy gives the result."""
     assert node.op.view is not None
-    if node.op.kernel is None:
+    if node.op is dense and not lies_dense(prototype, **node.attrs):
+        return None
+    if node.op.kernel is None or node.op is dense:
         return node.op.view(prototype, **node.attrs)
     try:
         return np.reshape(prototype, node.shape, copy=False)

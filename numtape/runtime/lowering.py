@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from numtape.ir.graph import Value
+from numtape.ir.ops.dense import dense
 from numtape.ir.ops.linalg import matmul_op
 from numtape.ir.ops.shapes import reshape_op
 from numtape.runtime.layout import Place
@@ -30,7 +31,7 @@ def lower(node: Value, places: Mapping[Value, Place]) -> Call:
     """The call that computes a node into its memory."""
     if node.op is matmul_op:
         return _product(node, places)
-    if node.op is reshape_op:
+    if node.op in (reshape_op, dense):
         (x,) = node.inputs
         return Call(_copy, ((x, None),), (node, x.shape), {})
     assert node.op.kernel is not None, node

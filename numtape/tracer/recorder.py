@@ -16,6 +16,7 @@ from numtape.ir import interpreter
 from numtape.ir.backward import backprop
 from numtape.ir.location import user_line
 from numtape.ir.op import Op, scalar_dtype
+from numtape.ir.ops.dense import dense_array
 from numtape.ir.ops.shapes import full
 from numtape.ir.types import FLOAT, NUMBER, ShapeError, Type
 from numtape.tracer.tensor import Tensor, TraceError, as_array, described
@@ -316,6 +317,8 @@ def evaluate(
         return op.view(arrays[0], **attrs), found
     assert op.kernel is not None
     out = np.empty(found.shape, found.dtype)
+    if op.ordered is not None:
+        arrays = list(map(dense_array, arrays, op.ordered(*types)))
     op.kernel(*arrays, out=out, **attrs)
     return out, found
 

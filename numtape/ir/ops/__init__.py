@@ -2,6 +2,7 @@
 
 from numtape.ir.ops import (
     activations,
+    dense,
     elementwise,
     indexing,
     linalg,
@@ -14,6 +15,7 @@ from numtape.ir.ops import (
 
 __all__ = [
     "activations",
+    "dense",
     "elementwise",
     "indexing",
     "linalg",

@@ -42,6 +42,18 @@ def _matmul_vjp_y(g: Any, out: Any, x: Any, y: Any) -> Any:
     return matmul_op(x.swapaxes(-1, -2), g)
 
 
+def _dense_factors(x: Type, y: Type) -> tuple[bool, bool]:
+    """Which factors must be dense for BLAS to add up in the same order, whatever their layout.
+
+    GEMM copies its factors before it adds, transposed or not. GEMV does not; rows of a stack are
+    joined only where they are dense; and for x times its own transpose NumPy takes SYRK.
+    """
+    vector = 1 in (x.shape[-2], x.shape[-1], y.shape[-1])
+    gram = x.shape[-2:] == y.shape[-2:][::-1]
+    joined = len(x.shape) > 2 and len(y.shape) == 2
+    return vector or gram or joined, vector or gram
+
+
 matmul_op = Op(
     "matmul",
     _infer_matmul,
@@ -49,6 +61,7 @@ matmul_op = Op(
     (_matmul_vjp_x, _matmul_vjp_y),
     promotes="all",
     broadcasts=True,
+    ordered=_dense_factors,
     examples=(
         example((3, 4), (4, 2), reference=np.matmul),
         example((2, 3, 4), (4, 2), reference=np.matmul),
@@ -72,6 +85,7 @@ vecdot = Op(
     ),
     promotes="all",
     broadcasts=True,
+    ordered=lambda x, y: (True, True),
     examples=(
         example((3, 4), (3, 4), reference=np.vecdot),
         example((2, 3, 4), (4,), reference=np.vecdot),

@@ -57,6 +57,7 @@ def _reduction(name: str, ufunc: np.ufunc, vjp: Callable, infer: Callable) -> Op
         infer,
         ufunc.reduce,
         (vjp,),
+        ordered=lambda x: (True,),
         examples=(
             example((3, 4, 2), reference=reference, axis=(1,)),
             example((3, 4, 2), reference=reference, axis=(0, 2)),
