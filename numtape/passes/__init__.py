@@ -49,6 +49,7 @@ PIPELINE = (
     Pass(old_values, exact=True),
     Pass(scheduling, exact=True),
 )
+# For exact tapes: what no pass may change, and sums in the order in which eager mode takes them.
 EXACT = (*(p for p in PIPELINE if p.exact), Pass(dense_inputs, exact=True))
 
 
