@@ -1,10 +1,13 @@
 """What a newcomer does wrong: the error names shapes, values, the line and the way out."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import numtape as nt
 from numtape import nn
+from numtape.cli import main as cli
 from numtape.ir.types import DtypeError, ShapeError
 from numtape.nn import functional as F
 from numtape.transformer import (
@@ -162,3 +165,14 @@ def test_names_of_other_libraries():
     with pytest.raises(AttributeError, match=r"Tensor has no attribute 'colour'$"):
         ones(3).colour()
     assert not hasattr(nt, "__path_to_nowhere__")
+
+
+def test_the_command_names_no_line(monkeypatch, capsys):
+    def run(given):
+        raise ShapeError("too long")
+
+    given = SimpleNamespace(run=run, debug=False)
+    parser = SimpleNamespace(parse_known_args=lambda arguments: (given, []))
+    monkeypatch.setattr(cli, "make_parser", lambda: parser)
+    assert cli.main([]) == 2
+    assert capsys.readouterr().err == "numtape: error: too long\n"

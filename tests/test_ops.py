@@ -230,6 +230,20 @@ def test_first_gradient(op, example):
 
 
 @each_differentiable
+def test_strides_do_not_matter_for_gradients(op, example):
+    arrays = arrays_of(example)
+    for i, original in enumerate(arrays):
+        for _, strided in layouts(original) if original.ndim else ():
+            inputs = [*arrays[:i], strided, *arrays[i + 1 :]]
+            plain = [np.ascontiguousarray(a) for a in inputs]
+            function = weighted(op, example, inputs)
+            pairs = zip(gradients(function, inputs), gradients(function, plain), strict=True)
+            for found, expected in pairs:
+                near = {"rtol": 1e-13, "atol": 1e-13}
+                np.testing.assert_allclose(found.numpy(), expected.numpy(), **near)
+
+
+@each_differentiable
 def test_backward_gives_the_gradient(op, example):
     arrays = arrays_of(example)
     function = weighted(op, example, arrays)

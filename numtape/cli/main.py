@@ -10,6 +10,7 @@ from typing import NoReturn
 from numtape import __version__
 from numtape.cli import decode, graph, train
 from numtape.inspect.draw import DrawError
+from numtape.ir.location import Located
 from numtape.training.errors import CheckpointError, DataError, TrainingError
 
 PROGRAM = "numtape"
@@ -57,7 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ERRORS as error:
         if given.debug:
             raise
-        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+        # The line of a model's error would be one of numtape's own.
+        reason = error.reason if isinstance(error, Located) else error
+        print(f"{PROGRAM}: error: {reason}", file=sys.stderr)
         return FAILED
 
 
