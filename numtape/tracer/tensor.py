@@ -237,7 +237,10 @@ def as_array(data: Any, dtype: Any = None) -> np.ndarray:
         if dtype is None and array.dtype == np.float64 and not isinstance(data, np.generic):
             array = array.astype(FLOAT)
     if array.dtype.kind not in "fiub" or array.dtype == np.float16:
-        raise TypeError(f"a tensor holds floats (32, 64), integers or booleans, not {array.dtype}")
+        raise TypeError(
+            "a tensor holds floats (32, 64), integers or booleans, not "
+            f"{array.dtype} ({data!r:.40})"
+        )
     return array
 
 
