@@ -13,7 +13,7 @@ from numtape.ir.interpreter import active
 from numtape.ir.location import Origin, Scope
 from numtape.ir.methods import Methods
 from numtape.ir.op import Op, scalar_dtype
-from numtape.ir.types import FLOAT, NUMBER, Scalar, Type
+from numtape.ir.types import FLOAT, NUMBER, Scalar, Shape, Type
 
 
 def _no_rule(*_: Any, **__: Any) -> Type:
@@ -47,11 +47,35 @@ class Value(Methods):
     def is_constant(self) -> bool:
         return self.op is CONSTANT
 
+    @property
+    def rows(self) -> Shape:
+        """The leading axes along which the op computes its result one by one."""
+        if self.op.entrywise:
+            return self.shape
+        count = self.op.rows(*(v.type for v in self.inputs), **self.attrs) if self.op.rows else 0
+        return self.shape[:count]
+
     def __bool__(self) -> bool:
         raise TypeError("a graph value has no truth value")
 
     def __repr__(self) -> str:
         return f"<{self.type} {self.op.name}>"
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """Neighbouring nodes that run together, a tile of rows at a time.
+
+    rows   the leading axes that all of them have, and along which each is computed one by one.
+    """
+
+    nodes: tuple[Value, ...]
+    rows: Shape
+
+
+def divisible(rows: Shape, deepest: int) -> Shape:
+    """The rows that tiles may divide: not the last of several axes."""
+    return rows[: max(1, deepest - 1)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +89,7 @@ class Graph:
     early     (inputs, outputs): the first so many outputs are returned before the inputs after
               the first so many arrive, as for a forward and a reverse tape in one graph. None
               where there is one tape.
+    regions   nodes that are run together, as `fusion` has grouped them.
     """
 
     name: str
@@ -74,6 +99,7 @@ class Graph:
     outputs: tuple[Value, ...]
     updates: tuple[tuple[Value, Value], ...] = ()
     early: tuple[int, int] | None = None
+    regions: tuple[Region, ...] = ()
 
     @property
     def results(self) -> tuple[Value, ...]:
@@ -206,6 +232,18 @@ def ancestors(results: Iterable[Any]) -> set[Any]:
             found.add(value)
             pending.extend(value.inputs)
     return found
+
+
+def first_part(graph: Graph, nodes: Sequence[Value]) -> int:
+    """How many of the nodes, in order, belong to the first of two tapes.
+
+    All up to the last that an early output or an update needs; what stands between those reads
+    nothing that arrives late.
+    """
+    if graph.early is None:
+        return len(nodes)
+    needed = ancestors((*graph.outputs[: graph.early[1]], *(new for _, new in graph.updates)))
+    return max((i + 1 for i, v in enumerate(nodes) if v in needed), default=0)
 
 
 def users(graph: Graph) -> dict[Value, list[Value]]:

@@ -73,6 +73,7 @@ class Op:
     broadcasts: bool = False
     entrywise: bool = False
     ordered: Callable[..., tuple[bool, ...]] | None = None
+    rows: Callable[..., int] | None = None
     examples: tuple[Example, ...] = ()
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ from numtape.passes.composites import composites
 from numtape.passes.dead_nodes import dead_nodes
 from numtape.passes.dense_inputs import dense_inputs
 from numtape.passes.folding import folding
+from numtape.passes.fusion import fusion
 from numtape.passes.identities import identities
 from numtape.passes.old_values import old_values
 from numtape.passes.products import products
@@ -48,9 +49,14 @@ PIPELINE = (
     Pass(products, exact=False),
     Pass(old_values, exact=True),
     Pass(scheduling, exact=True),
+    Pass(fusion, exact=True),
 )
 # For exact tapes: what no pass may change, and sums in the order in which eager mode takes them.
-EXACT = (*(p for p in PIPELINE if p.exact), Pass(dense_inputs, exact=True))
+EXACT = (
+    *(p for p in PIPELINE[:-1] if p.exact),
+    Pass(dense_inputs, exact=True),
+    PIPELINE[-1],
+)
 
 
 def optimise(

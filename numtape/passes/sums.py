@@ -55,7 +55,7 @@ def _sum_of_repeated(x: Value, axis: tuple[int, ...], shape: Shape) -> Value | N
 
 
 def _sum_of_rows(x: Value, shape: Shape) -> Value | None:
-    """sum(x * y, last) = vecdot(x, y), and sum(x, last) = x @ 1."""
+    """sum(x * y, last) = vecdot(x, y), and sum(x, last) = vecdot(x, 1)."""
     length = x.shape[-1]
     if length < SMALLEST:
         return None
@@ -63,8 +63,8 @@ def _sum_of_rows(x: Value, shape: Shape) -> Value | None:
         return vecdot(*x.inputs).broadcast_to(x.shape[:-1]).reshape(shape)
     if x.ndim == 1:
         return None
-    ones = filled(shape=(length, 1), value=1.0, dtype=x.dtype)
-    return matmul_op(x, ones).reshape(shape)
+    ones = filled(shape=(length,), value=1.0, dtype=x.dtype)
+    return vecdot(x, ones).reshape(shape)
 
 
 def _sum_over_rows(x: Value, shape: Shape) -> Value | None:

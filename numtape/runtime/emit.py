@@ -7,14 +7,17 @@ read the result, step through it with pdb and profile it by line.
 import keyword
 import re
 from collections.abc import Callable, Iterable, Mapping
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
 from numtape.ir.graph import Value, numbering
 from numtape.ir.types import Shape
+from numtape.runtime.loops import Loop
 from numtape.runtime.lowering import Argument, Call, function_name, lower
 from numtape.runtime.plan import Plan
+from numtape.runtime.tiles import Tiles
 
 
 def emit(plan: Plan) -> tuple[str, dict[str, Any]]:
@@ -32,6 +35,8 @@ class _Emitter:
         self.kernels: dict[Callable, str] = {}
         self.reshaped: dict[tuple[str, Shape], str] = {}
         self.fixed = set(plan.fixed)
+        self.tiled = {node: tiles for tiles in plan.tilings for node in tiles.nodes}
+        self.module = ""
         self.used = {
             "arena",
             "constants",
@@ -97,14 +102,29 @@ class _Emitter:
         ]
 
     def _function(self, name: str, nodes: Iterable[Value], end: list[str]) -> list[str]:
-        lines, module = [], ""
+        lines, self.module = [], ""
+        for tiles, part in groupby(nodes, self.tiled.get):
+            lines += self._section(part) if tiles is None else self._loop(tiles)
+        return [f"def {name}():", *self._indented([*lines, *end] or ["pass"])]
+
+    def _loop(self, tiles: Tiles) -> list[str]:
+        """The lines of a region, run for every tile."""
+        name = f"tiles_{self.plan.tilings.index(tiles) + 1}"
+        loop = Loop(name, tiles, self.names, self._part, self._held)
+        lines = self._section(tiles.nodes, loop)
+        self.bound += loop.bound
+        return [loop.head, *self._indented(lines)]
+
+    def _section(self, nodes: Iterable[Value], loop: Loop | None = None) -> list[str]:
+        """The lines of nodes, with a heading wherever another module begins."""
+        lines = []
         for node in nodes:
             here = f"{node.origin.module} {'grad' if node.origin.reverse else ''}".strip()
-            if here != module:
-                lines += [f"# ---- {here or 'outside any module'}"]
-                module = here
-            lines.append(self._line(node))
-        return [f"def {name}():", *self._indented([*lines, *end] or ["pass"])]
+            if here != self.module:
+                lines.append(f"# ---- {here or 'outside any module'}")
+                self.module = here
+            lines.append(self._line(node, loop))
+        return lines
 
     @staticmethod
     def _indented(lines: Iterable[str]) -> list[str]:
@@ -122,7 +142,9 @@ class _Emitter:
     def _memory(self, value: Value, offset: int) -> str:
         dtype = f"np.{value.dtype.name}" if value.dtype != np.bool_ else "np.bool_"
         block = "constants" if value in self.fixed else "arena"
-        where = f"np.ndarray({value.shape}, {dtype}, {block}, {offset})"
+        tiles = self.plan.lives.tiles.get(self.plan.owner[value])
+        shape = value.shape if tiles is None else tiles.shape(value.shape)
+        where = f"np.ndarray({shape}, {dtype}, {block}, {offset})"
         return f"{self.names[value]} = {where}"
 
     def _bind_result(self, node: Value) -> None:
@@ -148,12 +170,29 @@ class _Emitter:
     def _fresh(self, node: Value) -> str:
         return "v" + self.numbers[node][1:]
 
+    def _part(self, name: str) -> str:
+        """A name for the tiles of what has the name, and for nothing else."""
+        found, count = name, 1
+        while found in self.used:
+            count += 1
+            found = f"{name}{count}"
+        self.used.add(found)
+        return found
+
+    def _held(self, value: Value) -> bool:
+        """Whether there is memory for one tile of the value only."""
+        root = self.plan.places[value].root
+        return root is not None and self.plan.owner.get(root) in self.plan.lives.tiles
+
     def _bind_view(self, node: Value) -> None:
         assert node.op.view is not None
         self.names[node] = self._fresh(node)
         (x,) = node.inputs
         source = self._array(x)
-        call = self._call_text(node.op.view, [source], node.attrs)
+        root = self.plan.places[node].root
+        tiles = None if root is None else self.plan.lives.tiles.get(self.plan.owner[root])
+        attrs = node.attrs if tiles is None else tiles.attrs(node.attrs)
+        call = self._call_text(node.op.view, [source], attrs)
         self.bound.append(f"{self.names[node]} = {call}")
 
     def _array(self, x: Value) -> str:
@@ -163,18 +202,19 @@ class _Emitter:
 
     # ---- lines -----------------------------------------------------------------------------
 
-    def _line(self, node: Value) -> str:
+    def _line(self, node: Value, loop: Loop | None = None) -> str:
         call = lower(node, self.plan.places)
-        text = self._call(call)
+        text = self._call(call, self._operand if loop is None else _in_tiles(loop, node))
         note = f"{self.numbers[node]} {node.type}"
         place = str(node.origin._replace(module="", reverse=False))
         return f"{text}  # {note} {place}".rstrip()
 
-    def _call(self, call: Call) -> str:
-        inputs = [self._operand(a) for a in call.inputs]
+    def _call(self, call: Call, operand: Callable[[Argument], str]) -> str:
+        inputs = [operand(a) for a in call.inputs]
+        out = operand(call.out)
         if call.function.__name__ == "_copy":
-            return f"np.copyto({self._operand(call.out)}, {inputs[0]})"
-        return self._call_text(call.function, inputs, call.attrs, f"out={self._operand(call.out)}")
+            return f"np.copyto({out}, {inputs[0]})"
+        return self._call_text(call.function, inputs, call.attrs, f"out={out}")
 
     def _call_text(
         self, function: Callable, inputs: list[str], attrs: Mapping[str, Any], *end: str
@@ -207,6 +247,19 @@ class _Emitter:
 
     def _copy_update(self, old: Value, new: Value) -> str:
         return f"np.copyto({self.names[old]}, {self._operand((new, None))})"
+
+
+def _in_tiles(loop: Loop, node: Value) -> Callable[[Argument], str]:
+    """How the arguments of a region's node are called."""
+    deepest = max(v.ndim for v in node.inputs)
+
+    def operand(argument: Argument) -> str:
+        value, _ = argument
+        if value.is_constant:
+            return _literal(value.attrs["value"])
+        return loop.operand(value, node.ndim if value is node else deepest)
+
+    return operand
 
 
 def _signature(names: list[str]) -> list[str]:

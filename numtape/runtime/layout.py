@@ -105,15 +105,3 @@ def checks_first(graph: Graph, work: Sequence[Value]) -> list[Value]:
             known.add(node)
     leading = known & ancestors(v for v in work if v.op is wrap_index and v in known)
     return sorted(work, key=lambda v: v not in leading)
-
-
-def first_tape(graph: Graph, work: Sequence[Value]) -> int:
-    """How much of the work, in order, belongs to the first of two tapes.
-
-    All of it up to the last node that an early output or an update needs; what stands between
-    those nodes reads nothing that arrives late.
-    """
-    if graph.early is None:
-        return len(work)
-    needed = ancestors((*graph.outputs[: graph.early[1]], *(new for _, new in graph.updates)))
-    return max((i + 1 for i, v in enumerate(work) if v in needed), default=0)

@@ -3,6 +3,9 @@
 A result is written over an input where the op allows it, the input dies there, has the result's
 shape and layout, and nobody else looks at its memory. An update is written straight into the
 storage it goes to where that was read for the last time before.
+
+A region comes back to its first instruction for every tile: what it reads or leaves behind is
+needed from there to its last, and only what stays inside has lifetimes within.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +13,7 @@ from dataclasses import dataclass, field
 
 from numtape.ir.graph import Graph, Value
 from numtape.runtime.layout import Place
+from numtape.runtime.tiles import Tiles
 
 
 @dataclass(eq=False)
@@ -19,12 +23,18 @@ class Lifetimes:
     last         the last instruction that reads each root.
     owner        whose memory each root uses in the end.
     start, stop  from when to when an owner's memory is in use.
+    tiles        the region within which an owner has memory for one tile only.
     """
 
     last: dict[Value, int]
     owner: dict[Value, Value] = field(default_factory=dict)
     start: dict[Value, int] = field(default_factory=dict)
     stop: dict[Value, int] = field(default_factory=dict)
+    tiles: dict[Value, Tiles] = field(default_factory=dict)
+
+    def nbytes(self, owner: Value) -> int:
+        """Bytes of the memory that an owner has."""
+        return self.tiles[owner].nbytes(owner) if owner in self.tiles else owner.nbytes
 
 
 def lifetimes(
@@ -34,6 +44,7 @@ def lifetimes(
     first: int,
     fixed: Sequence[Value],
     outside: Mapping[Value, object],
+    tilings: Sequence[Tiles] = (),
 ) -> Lifetimes:
     """Lifetimes under `order`, whose leading `first` instructions are the first tape.
 
@@ -47,19 +58,65 @@ def lifetimes(
         _open(lives, value, first if late else -1, stop.get(value, -1))
     for value in fixed:
         _open(lives, value, -1, end)
-    updated = _in_storage(graph, places, order, stop, outside)
+    crossed = _crossed(places, tilings)
+    updated = _in_storage(graph, places, order, stop, outside, crossed)
     for i, node in enumerate(order):
         if node in updated:
             lives.owner[node] = updated[node]
             continue
-        donor = _donor(node, i, places, lives, outside)
+        donor = _donor(node, i, places, lives, outside, crossed)
         last = stop.get(node, i)
         if donor is None:
             _open(lives, node, i, last)
         else:
             lives.owner[node] = donor
             lives.stop[donor] = last
+    _widen(lives, tilings)
     return lives
+
+
+def _widen(lives: Lifetimes, tilings: Sequence[Tiles]) -> None:
+    """Lifetimes as the tiles of regions need them."""
+    sharing: dict[Value, list[Value]] = {}
+    for root, owner in lives.owner.items():
+        sharing.setdefault(owner, []).append(root)
+    for tiles in tilings:
+        for owner in tiles.inside:
+            if owner in lives.start and tiles.inside.issuperset(sharing[owner]):
+                lives.tiles[owner] = tiles
+    at = {i: tiles for tiles in tilings for i in range(tiles.start, tiles.stop + 1)}
+    for owner in lives.start.keys() - lives.tiles.keys():
+        start, stop = lives.start[owner], lives.stop[owner]
+        lives.start[owner] = at[start].start if start in at else start
+        lives.stop[owner] = at[stop].stop if stop in at else stop
+
+
+def _crossed(
+    places: Mapping[Value, Place], tilings: Sequence[Tiles]
+) -> dict[Value, frozenset[Value]]:
+    """By member of a region: the roots that it reads otherwise than row by row.
+
+    Overwritten by one tile, their old values would be missing to the next.
+    """
+    found = {}
+    for tiles in tilings:
+        roots = frozenset(
+            root
+            for node in tiles.nodes
+            for v in node.inputs
+            if (root := places[v].root) is not None and not _by_rows(v, root, node, tiles, places)
+        )
+        found |= dict.fromkeys(tiles.nodes, roots)
+    return found
+
+
+def _by_rows(
+    value: Value, root: Value, node: Value, tiles: Tiles, places: Mapping[Value, Place]
+) -> bool:
+    """Whether each tile of the value is a tile of the memory of its root."""
+    aligned = value.ndim == max(v.ndim for v in node.inputs)
+    rows = value.shape[: len(tiles.rows)] == tiles.rows
+    return aligned and rows and places[value].contiguous and value.nbytes == root.nbytes
 
 
 def _open(lives: Lifetimes, value: Value, start: int, stop: int) -> None:
@@ -94,6 +151,7 @@ def _in_storage(
     order: Sequence[Value],
     stop: Mapping[Value, int],
     outside: Mapping[Value, object],
+    crossed: Mapping[Value, frozenset[Value]],
 ) -> dict[Value, Value]:
     """Updates that can be computed straight into the storage of the input they update."""
     made = {node: i for i, node in enumerate(order)}
@@ -105,6 +163,8 @@ def _in_storage(
         if old not in outside or new not in made or new in found or old in taken:
             continue
         if not places[old].contiguous or not places[old].prototype.flags.writeable:
+            continue
+        if old in crossed.get(new, ()):
             continue
         last, at = reads.get(old, -1), made[new]
         if last < at or (last == at and _may_overwrite(new, old, places)):
@@ -137,14 +197,18 @@ def _donor(
     places: Mapping[Value, Place],
     lives: Lifetimes,
     outside: Mapping[Value, object],
+    crossed: Mapping[Value, frozenset[Value]],
 ) -> Value | None:
     """The owner of the input memory that the result can take."""
+    kept = {lives.owner.get(root) for root in crossed.get(node, ())}
     for position in node.op.inplace:
         root = places[node.inputs[position]].root
         if root is None or root not in lives.owner:
             continue
         owner = lives.owner[root]
         if owner in outside or lives.stop[owner] != at or owner.nbytes != node.nbytes:
+            continue
+        if owner in kept:
             continue
         shared = [v for v in node.inputs if _owner(places[v].root, lives) is owner]
         if all(places[v].root is root for v in shared) and _may_overwrite(node, root, places):

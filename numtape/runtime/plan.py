@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from numtape.ir.graph import Graph, Value, numbering
+from numtape.ir.graph import Graph, Value, first_part, numbering
 from numtape.ir.records import PassRecord, timed
 from numtape.ir.text import columns
 from numtape.runtime.arena import Slot, Span, aligned, pack
-from numtape.runtime.layout import Place, checks_first, first_tape, hoisted, is_work, layouts
+from numtape.runtime.layout import Place, checks_first, hoisted, is_work, layouts
 from numtape.runtime.lifetimes import Lifetimes, lifetimes
 from numtape.runtime.memory import Memory, account
+from numtape.runtime.tiles import Tiles, tilings
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +27,7 @@ class Plan:
     offsets   bytes from the start of the arena, for owners that live in it.
     direct    updates computed straight into the storage they go to.
     records   what each step of planning did, as for passes.
+    tilings   the regions that run tile by tile.
     """
 
     graph: Graph
@@ -35,6 +37,7 @@ class Plan:
     first: int
     places: Mapping[Value, Place]
     lives: Lifetimes
+    tilings: tuple[Tiles, ...]
     offsets: Mapping[Value, int]
     slots: tuple[Slot, ...]
     memory: Memory
@@ -69,8 +72,9 @@ def plan(
     fixed, hoisting = timed(hoisted, graph, places)
     held = set(fixed)
     order = checks_first(graph, [v for v in work if v not in held])
-    first = first_tape(graph, order)
-    lives, sharing = timed(lifetimes, graph, places, order, first, fixed, captured)
+    first = first_part(graph, order)
+    cut, tiling = timed(tilings, graph, places, order, first)
+    lives, sharing = timed(lifetimes, graph, places, order, first, fixed, captured, cut)
     slots, packing = timed(_slots, graph, lives, captured.keys() | held)
     fixed_offsets, constants = _end_to_end(fixed)
     memory = account(graph, list(captured), parameters, slots, order, constants)
@@ -82,17 +86,18 @@ def plan(
         first,
         places,
         lives,
+        tuple(cut),
         {v: slot.offset for v, slot in slots.items()} | fixed_offsets,
         tuple(slots.values()),
         memory,
-        _records(graph, work, order, slots, memory, (binding, hoisting, sharing, packing)),
+        _records(graph, work, order, slots, memory, (binding, hoisting, sharing, tiling, packing)),
     )
 
 
 def _slots(graph: Graph, lives: Lifetimes, outside: Set[Value]) -> dict[Value, Slot]:
     """The places in the arena, by the value that each was made for."""
     owners = [v for v in lives.start if v not in outside and lives.owner[v] is v]
-    spans = [Span(v.nbytes, lives.start[v], lives.stop[v]) for v in owners]
+    spans = [Span(lives.nbytes(v), lives.start[v], lives.stop[v]) for v in owners]
     names = numbering(graph)
     return {
         v: Slot(names[v], offset, aligned(s.nbytes), s.start, s.stop)
@@ -117,16 +122,18 @@ def _records(
     memory: Memory,
     milliseconds: Sequence[float],
 ) -> tuple[PassRecord, ...]:
-    """What binding views, hoisting, working in place and sharing buffers saved.
+    """What binding views, hoisting, working in place, in tiles and in shared buffers saved.
 
-    The last two count what lies in the arena: the copies of arguments too, in whole lines of
+    The last three count what lies in the arena: the copies of arguments too, in whole lines of
     cache.
     """
+    whole = sum(aligned(v.nbytes) for v in slots)
     apart = sum(slot.nbytes for slot in slots.values())
     sizes = (
         ("view_binding", (graph.operations, graph.nbytes), _size(work)),
         ("hoisting", _size(work), _size(order)),
-        ("in_place", (len(order), memory.unshared), (len(order), apart)),
+        ("in_place", (len(order), memory.unshared), (len(order), whole)),
+        ("tiling", (len(order), whole), (len(order), apart)),
         ("buffer_reuse", (len(order), apart), (len(order), memory.arena)),
     )
     return tuple(
@@ -186,7 +193,10 @@ class _Rows:
         if owner in self.outside:
             return "", "", f"straight into {self.names[owner]}"
         note = "computed once, apart" if value in self.fixed else self._over(value, owner)
-        return f"{self.plan.offsets[owner]:,}", f"{value.nbytes:,}", note
+        nbytes = self.plan.lives.nbytes(owner)
+        if owner in self.plan.lives.tiles:
+            note = f"one tile {note}".rstrip()
+        return f"{self.plan.offsets[owner]:,}", f"{nbytes:,}", note
 
     def _over(self, value: Value, owner: Value) -> str:
         """Which input a result is written over."""

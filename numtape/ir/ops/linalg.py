@@ -59,6 +59,8 @@ matmul_op = Op(
     _infer_matmul,
     matmul_rows,
     (_matmul_vjp_x, _matmul_vjp_y),
+    # Of one matrix BLAS computes all rows together, and not each with the same sums.
+    rows=lambda x, y: max(len(x.shape), len(y.shape)) - 2,
     promotes="all",
     broadcasts=True,
     ordered=_dense_factors,
@@ -86,6 +88,7 @@ vecdot = Op(
     promotes="all",
     broadcasts=True,
     ordered=lambda x, y: (True, True),
+    rows=lambda x, y: max(len(x.shape), len(y.shape)) - 1,
     examples=(
         example((3, 4), (3, 4), reference=np.vecdot),
         example((2, 3, 4), (4,), reference=np.vecdot),

@@ -58,6 +58,7 @@ def _reduction(name: str, ufunc: np.ufunc, vjp: Callable, infer: Callable) -> Op
         ufunc.reduce,
         (vjp,),
         ordered=lambda x: (True,),
+        rows=lambda x, axis: sorted(axis)[0],
         examples=(
             example((3, 4, 2), reference=reference, axis=(1,)),
             example((3, 4, 2), reference=reference, axis=(0, 2)),

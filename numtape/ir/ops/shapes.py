@@ -34,11 +34,18 @@ def copy_reshaped(x: np.ndarray, out: np.ndarray, shape: Shape) -> None:
     np.copyto(out.reshape(x.shape), x)
 
 
+def _unmoved(before: Sequence[int], after: Sequence[int]) -> int:
+    """How many leading axes are the same."""
+    pairs = enumerate(zip(before, after, strict=False))
+    return next((i for i, (n, m) in pairs if n != m), min(len(before), len(after)))
+
+
 reshape_op = Op(
     "reshape",
     _infer_reshape,
     copy_reshaped,  # where the strides of x allow no view
     (lambda g, out, x, shape: g.reshape(x.shape),),
+    rows=lambda x, shape: _unmoved(x.shape, shape),
     view=np.reshape,
     examples=(example((3, 4), reference=np.reshape, shape=(2, 6)),),
 )
@@ -57,6 +64,7 @@ transpose_op = Op(
     _infer_transpose,
     view=np.transpose,
     vjps=(_transpose_vjp,),
+    rows=lambda x, axes: _unmoved(range(len(axes)), axes),
     examples=(example((2, 3, 4), reference=np.transpose, axes=(1, 2, 0)),),
 )
 
@@ -74,6 +82,7 @@ broadcast_op = Op(
     "broadcast_to",
     _infer_broadcast,
     view=np.broadcast_to,
+    rows=lambda x, shape: _unmoved(x.shape, shape),
     vjps=(lambda g, out, x, shape: unbroadcast(g, x.shape),),
     examples=(example((3, 1), reference=np.broadcast_to, shape=(2, 3, 4)),),
 )
@@ -98,6 +107,7 @@ slice_ = Op(
     _infer_slice,
     view=take_slice,
     vjps=(lambda g, out, x, bounds: place(g, shape=x.shape, bounds=bounds),),
+    rows=lambda x, bounds: _unmoved([(0, n, 1) for n in x.shape], bounds),
     examples=(
         example(
             (3, 6), reference=lambda x, bounds: x[1:3, 4::-2], bounds=((1, 3, 1), (4, -1, -2))

@@ -1,0 +1,201 @@
+"""Fusion into row tiles: chains over the same rows run together, a tile of rows at a time. Exact.
+
+A chain of elementwise operations, sums along the last axis and stacked products is limited by the
+memory that its results go through. Tile by tile they stay in the cache, and a result that nobody
+else reads needs memory for one tile only. Each row is computed as before, so no bit changes.
+
+The pass groups nodes and orders them so that a group stands together; what a group becomes is the
+runtime's business.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from numtape.ir.graph import Graph, Region, Value, divisible, first_part
+from numtape.ir.ops.dense import dense
+from numtape.ir.ops.linalg import matmul_op
+from numtape.ir.ops.shapes import reshape_op
+from numtape.ir.types import Shape
+
+SMALLEST = 256 * 1024  # bytes: chains of smaller results stay in the cache by themselves
+WIDEST = 512 * 1024  # bytes of one row, which is the least that a tile can be
+WINDOW = 48  # nodes that may be passed over in the search for members
+
+
+def fusion(graph: Graph) -> Graph:
+    """The graph with its chains grouped into regions."""
+    first = first_part(graph, graph.nodes)
+    fixed: set[Value] = set()
+    for node in graph.nodes:  # computed once, when a tape is bound
+        if fixed.issuperset(node.inputs):
+            fixed.add(node)
+    early, late = (_Fuser(part, fixed) for part in (graph.nodes[:first], graph.nodes[first:]))
+    return replace(
+        graph,
+        nodes=(*early.nodes, *late.nodes),
+        regions=(*early.regions, *late.regions),
+    )
+
+
+class _Fuser:
+    """Groups one stretch of nodes; `nodes` is their new order."""
+
+    def __init__(self, nodes: Sequence[Value], fixed: set[Value]) -> None:
+        self.fixed = fixed
+        self.nodes: list[Value] = []
+        self.regions: list[Region] = []
+        self.pending = dict.fromkeys(nodes)
+        self.small: set[Value] = set()  # what no region is worth beginning with
+        while self.pending:
+            self._take(next(iter(self.pending)))
+
+    def _take(self, head: Value) -> None:
+        """Order the first pending node, with all that can join it."""
+        found = self._grown(head) if self._joins(head) and head not in self.small else None
+        if found is not None:
+            self.regions.append(Region(tuple(found.work), found.rows))
+        for node in [head] if found is None else found.nodes:
+            del self.pending[node]
+            self.nodes.append(node)
+
+    def _joins(self, node: Value) -> bool:
+        """Whether a node can be computed row by row, and gains from it."""
+        if node in self.fixed or node.op.view is not None or not node.rows:
+            return False
+        if node.op is matmul_op and min(v.ndim for v in node.inputs) < 3:
+            return False  # one large product is faster whole
+        return all(v.dtype.kind in "fb" for v in (node, *node.inputs))
+
+    def _grown(self, head: Value) -> "_Members | None":
+        """The region that begins at a node, or None where it is not worth one."""
+        found, passed = _Members(self.pending), 0
+        for node in self.pending:
+            if node in self.fixed or is_view(node):
+                found.offer_view(node)
+            elif self._joins(node) and found.offer(node):
+                continue
+            elif node is head or found.feeds(node) or passed == WINDOW:
+                break
+            else:
+                passed += 1
+        if not found.work:
+            return None
+        found.keep_connected(head)
+        if len(found.work) > 1 and max(v.nbytes for v in found.work) >= SMALLEST:
+            return found
+        self.small.update(found.work)
+        return None
+
+
+class _Members:
+    """A region that grows. `nodes` holds the views between its members as well."""
+
+    def __init__(self, pending: dict[Value, None]) -> None:
+        self.pending = pending
+        self.nodes: dict[Value, None] = {}
+        self.work: dict[Value, None] = {}
+        self.rows: Shape = ()
+        self.largest = self.deepest = 0  # bytes and axes of members
+
+    def offer_view(self, node: Value) -> None:
+        """A view goes with what it looks at."""
+        if self._ready(node):
+            self.nodes[node] = None
+
+    def offer(self, node: Value) -> bool:
+        """Take the node in if its inputs are known and it shares rows with the others."""
+        rows = common(self.rows, node.rows) if self.work else node.rows
+        if not (self._ready(node) and self._fits(node, rows)):
+            return False
+        self.rows = rows
+        self.largest, self.deepest = self._extremes(node)
+        self.nodes[node] = None
+        self.work[node] = None
+        return True
+
+    def keep_connected(self, head: Value) -> None:
+        """Let go of what has nothing in common with the head but its shape."""
+        readers: dict[Value, list[Value]] = {}
+        for node in self.work:
+            for v in node.inputs:
+                if v.nbytes >= node.nbytes:  # what tiles share is small, and connects nobody
+                    readers.setdefault(root_of(v), []).append(node)
+        kept: set[Value] = set()
+        reached = [head]
+        while reached:
+            node = reached.pop()
+            if node in self.work and node not in kept:
+                kept.add(node)
+                roots = [root_of(v) for v in node.inputs]
+                reached += (*roots, *(u for v in (node, *roots) for u in readers.get(v, ())))
+        dropped = self.work.keys() - kept
+        self.nodes = {v: None for v in self.nodes if root_of(v) not in dropped}
+        self.work = {v: None for v in self.work if v in kept}
+
+    def feeds(self, node: Value) -> bool:
+        """Whether the node reads a member's result."""
+        return any(root_of(v) in self.work for v in node.inputs)
+
+    def _ready(self, node: Value) -> bool:
+        return all(v not in self.pending or v in self.nodes for v in node.inputs)
+
+    def _extremes(self, node: Value) -> tuple[int, int]:
+        return max(self.largest, node.nbytes), max(self.deepest, node.ndim)
+
+    def _fits(self, node: Value, rows: Shape) -> bool:
+        largest, deepest = self._extremes(node)
+        if not rows or largest > WIDEST * math.prod(divisible(rows, deepest)):
+            return False
+        return all(follows(v, rows, node) for v in node.inputs if root_of(v) in self.work)
+
+
+def common(a: Shape, b: Shape) -> Shape:
+    """The leading axes that two shapes share."""
+    count = 0
+    while count < min(len(a), len(b)) and a[count] == b[count]:
+        count += 1
+    return a[:count]
+
+
+def follows(value: Value, rows: Shape, reader: Value) -> bool:
+    """Whether a member's result has its rows where the reader looks for them."""
+    if value.ndim != max(v.ndim for v in reader.inputs):
+        return False
+    while value.op.view is not None:
+        if value.rows[: len(rows)] != rows:
+            return False
+        (value,) = value.inputs
+    return True
+
+
+def root_of(value: Value) -> Value:
+    """What a view looks at in the end."""
+    while value.op.view is not None:
+        (value,) = value.inputs
+    return value
+
+
+def is_view(node: Value) -> bool:
+    """Whether the node is a view for certain: a reshape of what is not dense may be a copy."""
+    if node.op is not reshape_op:
+        return node.op.view is not None and node.op is not dense
+    (x,) = node.inputs
+    return _is_dense(x) or _splits(x.shape, node.shape)
+
+
+def _is_dense(value: Value) -> bool:
+    while value.op is reshape_op:
+        (value,) = value.inputs
+    return value.op.view is None
+
+
+def _splits(before: Shape, after: Shape) -> bool:
+    """Whether each axis before is one or several of those after."""
+    rest = list(after)
+    for length in before:
+        while length != 1 and rest and length % rest[0] == 0:
+            length //= rest.pop(0) or 1
+        if length != 1:
+            return False
+    return True
