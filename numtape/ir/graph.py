@@ -285,7 +285,20 @@ def to_text(graph: Graph) -> str:
         f"  {names[v]}: {v.type} = input {name!r}"
         for v, name in zip(graph.inputs, graph.names, strict=True)
     ]
-    lines += [f"  {line(v, names)}" for v in graph.nodes if not v.is_constant]
+    lines += _body(graph, names)
     lines.append(f"  return {', '.join(names[v] for v in graph.outputs)}")
     lines += [f"  update {names[old]} <- {names[new]}" for old, new in graph.updates]
     return "\n".join(lines)
+
+
+def _body(graph: Graph, names: Mapping[Value, str]) -> list[str]:
+    """A line a node; those of a region behind a line of their own, and further in."""
+    region_of = {v: region for region in graph.regions for v in region.nodes}
+    lines = []
+    for v in graph.nodes:
+        region = region_of.get(v)
+        if region is not None and v is region.nodes[0]:
+            lines.append(f"  tiles of rows {list(region.rows)}")
+        if not v.is_constant:
+            lines.append(f"  {'  ' if region is not None else ''}{line(v, names)}")
+    return lines

@@ -98,7 +98,7 @@ def _crossed(
 
     Overwritten by one tile, their old values would be missing to the next.
     """
-    found = {}
+    found: dict[Value, frozenset[Value]] = {}
     for tiles in tilings:
         roots = frozenset(
             root

@@ -34,7 +34,7 @@ def copy_reshaped(x: np.ndarray, out: np.ndarray, shape: Shape) -> None:
     np.copyto(out.reshape(x.shape), x)
 
 
-def _unmoved(before: Sequence[int], after: Sequence[int]) -> int:
+def _unmoved(before: Sequence[Any], after: Sequence[Any]) -> int:
     """How many leading axes are the same."""
     pairs = enumerate(zip(before, after, strict=False))
     return next((i for i, (n, m) in pairs if n != m), min(len(before), len(after)))
