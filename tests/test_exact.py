@@ -333,7 +333,7 @@ NEEDED = {"composites", "old_values", "dense_inputs"}
 
 
 def test_exact_passes_are_those_of_the_pipeline():
-    assert list(EXACT[:-1]) == [p for p in PIPELINE if p.exact]
+    assert [p for p in EXACT if p.name != "dense_inputs"] == [p for p in PIPELINE if p.exact]
     assert all(p.exact for p in EXACT)
     records = nt.compile(lambda x: x.sum(), exact=True).tape(SQUARE).passes
     assert [r.name for r in records][: len(EXACT)] == [p.name for p in EXACT]
