@@ -115,7 +115,8 @@ def test_a_text_is_learnt(text: str) -> None:
 
 
 def test_pairs_are_learnt_and_held_out(pairs: tuple[str, str]) -> None:
-    trainer = trained(pair_options(pairs, steps=100, warmup=10, lr=2e-2, schedule="cosine"), 100)
+    options = pair_options(pairs, steps=100, warmup=10, lr=2e-2, dropout=0.1, average=0.2)
+    trainer = trained(options, 100)
     assert trainer.task.held_out == (["abababc"], ["xyxyxy"])
     assert trainer.validate() == trainer.validation[-1][1]
     found = translate(trainer.task.model, trainer.task.tokenizers, ["ababc", "", "abc"])
