@@ -5,11 +5,11 @@ A `Value` is a node and its only result. Graphs are immutable; passes build new 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import is_
 from typing import Any
 
 import numpy as np
 
-from numtape.ir.interpreter import active
 from numtape.ir.location import Origin, Scope
 from numtape.ir.methods import Methods
 from numtape.ir.op import Op, scalar_dtype
@@ -27,7 +27,8 @@ CONSTANT = Op("constant", lambda value, dtype: Type(np.dtype(dtype), ()))
 class Value(Methods):
     """One node of a graph: an op on earlier values, and the type of its result."""
 
-    __slots__ = ("attrs", "inputs", "op", "origin", "type")
+    # Shape, dtype and bytes are asked for so often that they are kept beside the type.
+    __slots__ = ("attrs", "dtype", "inputs", "nbytes", "op", "origin", "shape", "type")
 
     def __init__(
         self,
@@ -42,6 +43,8 @@ class Value(Methods):
         self.attrs = attrs
         self.type = type
         self.origin = origin
+        self.dtype, self.shape, _ = type
+        self.nbytes = type.nbytes
 
     @property
     def is_constant(self) -> bool:
@@ -109,12 +112,12 @@ class Graph:
     @property
     def operations(self) -> int:
         """Number of nodes that are not constants."""
-        return sum(not v.is_constant for v in self.nodes)
+        return sum(v.op is not CONSTANT for v in self.nodes)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all results of the nodes that are not views."""
-        return sum(v.type.nbytes for v in self.nodes if v.op.view is None and not v.is_constant)
+        return sum(v.nbytes for v in self.nodes if v.op.view is None and v.op is not CONSTANT)
 
     def __str__(self) -> str:
         return to_text(self)
@@ -142,6 +145,14 @@ class Builder:
         self.names.append(name)
         return value
 
+    def keep_input(self, value: Value, name: str) -> Value:
+        """An input of another graph as one of this: the same where Python numbers have met it."""
+        if value.type.weak:  # settled by casts, so from here on it is like any scalar
+            return self.input(value.type._replace(weak=False), name)
+        self.inputs.append(value)
+        self.names.append(name)
+        return value
+
     def constant(self, number: Scalar, dtype: np.dtype, weak: bool = False) -> Value:
         key = (_exactly(number), type(number), dtype, weak)
         if key not in self._constants:
@@ -163,21 +174,49 @@ class Builder:
     def run(self, op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Value:
         if op is CONSTANT:
             return self.constant(attrs["value"], attrs["dtype"])
+        return self._found(op, inputs, attrs, None)
+
+    def keep(self, node: Value, inputs: tuple[Value, ...]) -> Value:
+        """A node of another graph on these inputs: the same where they are its own."""
+        if node.op is CONSTANT:
+            return self._keep_constant(node)
+        return self._found(node.op, inputs, node.attrs, node)
+
+    def _found(
+        self, op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any], like: Value | None
+    ) -> Value:
+        """What there is already for these inputs, or a new value: `like`, or one of its type."""
         if self._simplify is not None:
-            with active(self):
-                found = self._simplify(op, inputs, attrs)
+            found = self._simplify(op, inputs, attrs)
             if found is not None:
                 return found
         if self._table is None:
-            return self._record(op, inputs, attrs)
-        key = (op, tuple(map(id, inputs)), tuple((k, _exactly(v)) for k, v in attrs.items()))
-        if key not in self._table:
-            self._table[key] = self._record(op, inputs, attrs)
-        return self._table[key]
+            return self._record(op, inputs, attrs, like)
+        key = (op, tuple(map(id, inputs)), _key(attrs))
+        found = self._table.get(key)
+        if found is None:
+            found = self._table[key] = self._record(op, inputs, attrs, like)
+        return found
 
-    def _record(self, op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Value:
-        result = op.type_of([v.type for v in inputs], attrs)
-        return self._append(op, inputs, attrs, result, self.scope.origin())
+    def _record(
+        self, op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any], like: Value | None
+    ) -> Value:
+        if like is None or any(a.type != b.type for a, b in zip(inputs, like.inputs, strict=True)):
+            result = op.type_of([v.type for v in inputs], attrs)
+            return self._append(op, inputs, attrs, result, self.scope.origin())
+        if not all(map(is_, inputs, like.inputs)):
+            return self._append(op, inputs, attrs, like.type, like.origin)
+        self.nodes.append(like)
+        return like
+
+    def _keep_constant(self, node: Value) -> Value:
+        number, dtype = node.attrs["value"], node.attrs["dtype"]
+        if node.type.weak:
+            return self.constant(number, dtype)
+        key = (_exactly(number), type(number), dtype, False)
+        if key not in self._constants:
+            self.nodes.append(node)
+        return self._constants.setdefault(key, node)
 
     def _append(
         self,
@@ -209,6 +248,10 @@ class Builder:
         )
 
 
+def _key(attrs: Mapping[str, Any]) -> tuple:
+    return tuple([(k, _exactly(v)) for k, v in attrs.items()]) if attrs else ()
+
+
 def _exactly(value: Any) -> Any:
     """A key that tells 0.0 from -0.0, and finds NaN again."""
     return repr(value) if type(value) is float else value
@@ -217,8 +260,9 @@ def _exactly(value: Any) -> Any:
 def replay(graph: Graph, inputs: Sequence[Any], run: Any) -> dict[Value, Any]:
     """Every value of the graph under another meaning: `run(node, its inputs)` gives each."""
     known: dict[Value, Any] = dict(zip(graph.inputs, inputs, strict=True))
+    look_up = known.__getitem__
     for node in graph.nodes:
-        known[node] = run(node, tuple(known[v] for v in node.inputs))
+        known[node] = run(node, tuple(map(look_up, node.inputs)))
     return known
 
 

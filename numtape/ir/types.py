@@ -5,6 +5,7 @@ Everything above (operations, graphs, plans) speaks of `Type`.
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -69,14 +70,20 @@ def is_float(dtype: np.dtype) -> bool:
 
 def broadcast(*types: Type) -> Shape:
     """The shape that the types broadcast to by NumPy's rule; `ShapeError` if there is none."""
-    first = types[0].shape
-    if all(t.shape == first for t in types):
-        return first
     try:
-        return np.broadcast_shapes(*(t.shape for t in types))
+        return reduce(_broadcast, [t.shape for t in types])
     except ValueError:
         shown = " and ".join(map(str, types))
         raise ShapeError(f"the shapes do not broadcast: {shown}") from None
+
+
+def _broadcast(a: Shape, b: Shape) -> Shape:
+    """The usual cases are seen at once; NumPy takes many times as long for any."""
+    if a == b or not b:
+        return a
+    if not a:
+        return b
+    return np.broadcast_shapes(a, b)
 
 
 def normalise_axes(axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:

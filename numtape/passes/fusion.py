@@ -9,7 +9,7 @@ runtime's business.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 
 from numtape.ir.graph import Graph, Region, Value, divisible, first_part
@@ -42,38 +42,36 @@ class _Fuser:
     """Groups one stretch of nodes; `nodes` is their new order."""
 
     def __init__(self, nodes: Sequence[Value], fixed: set[Value]) -> None:
-        self.fixed = fixed
+        self.given = nodes
         self.nodes: list[Value] = []
         self.regions: list[Region] = []
-        self.pending = dict.fromkeys(nodes)
+        self.pending = set(nodes)
+        self.views = {v for v in nodes if v in fixed or is_view(v)}
+        self.able = {v for v in nodes if v not in self.views and _joins(v)}
         self.small: set[Value] = set()  # what no region is worth beginning with
-        while self.pending:
-            self._take(next(iter(self.pending)))
+        for position, node in enumerate(nodes):
+            if node in self.pending:
+                self._take(node, position)
 
-    def _take(self, head: Value) -> None:
+    def _take(self, head: Value, position: int) -> None:
         """Order the first pending node, with all that can join it."""
-        found = self._grown(head) if self._joins(head) and head not in self.small else None
+        begins = head in self.able and head not in self.small
+        found = self._grown(head, position) if begins else None
         if found is not None:
             self.regions.append(Region(tuple(found.work), found.rows))
         for node in [head] if found is None else found.nodes:
-            del self.pending[node]
+            self.pending.discard(node)
             self.nodes.append(node)
 
-    def _joins(self, node: Value) -> bool:
-        """Whether a node can be computed row by row, and gains from it."""
-        if node in self.fixed or node.op.view is not None or not node.rows:
-            return False
-        if node.op is matmul_op and min(v.ndim for v in node.inputs) < 3:
-            return False  # one large product is faster whole
-        return all(v.dtype.kind in "fb" for v in (node, *node.inputs))
-
-    def _grown(self, head: Value) -> "_Members | None":
+    def _grown(self, head: Value, position: int) -> "_Members | None":
         """The region that begins at a node, or None where it is not worth one."""
         found, passed = _Members(self.pending), 0
-        for node in self.pending:
-            if node in self.fixed or is_view(node):
+        for node in map(self.given.__getitem__, range(position, len(self.given))):
+            if node not in self.pending:
+                continue
+            if node in self.views:
                 found.offer_view(node)
-            elif self._joins(node) and found.offer(node):
+            elif node in self.able and found.offer(node):
                 continue
             elif node is head or found.feeds(node) or passed == WINDOW:
                 break
@@ -91,7 +89,7 @@ class _Fuser:
 class _Members:
     """A region that grows. `nodes` holds the views between its members as well."""
 
-    def __init__(self, pending: dict[Value, None]) -> None:
+    def __init__(self, pending: Set[Value]) -> None:
         self.pending = pending
         self.nodes: dict[Value, None] = {}
         self.work: dict[Value, None] = {}
@@ -148,6 +146,15 @@ class _Members:
         if not rows or largest > WIDEST * math.prod(divisible(rows, deepest)):
             return False
         return all(follows(v, rows, node) for v in node.inputs if root_of(v) in self.work)
+
+
+def _joins(node: Value) -> bool:
+    """Whether a node can be computed row by row, and gains from it."""
+    if node.op.view is not None or not node.rows:
+        return False
+    if node.op is matmul_op and min(v.ndim for v in node.inputs) < 3:
+        return False  # one large product is faster whole
+    return all(v.dtype.kind in "fb" for v in (node, *node.inputs))
 
 
 def common(a: Shape, b: Shape) -> Shape:

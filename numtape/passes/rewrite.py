@@ -28,14 +28,12 @@ def rebuild(graph: Graph, rule: NodeRule) -> Graph:
 
 
 def _rebuilt(graph: Graph, builder: Builder, rule: NodeRule) -> Graph:
-    # Where Python numbers meet tensors is settled by casts, so here they are like any scalar.
-    types = [v.type._replace(weak=False) for v in graph.inputs]
-    inputs = [builder.input(t, n) for t, n in zip(types, graph.names, strict=True)]
+    inputs = list(map(builder.keep_input, graph.inputs, graph.names))
 
     def run(node: Value, arguments: tuple[Value, ...]) -> Value:
         builder.scope.inherited = node.origin
         found = rule(node, arguments)
-        return found if found is not None else builder.run(node.op, arguments, node.attrs)
+        return found if found is not None else builder.keep(node, arguments)
 
     with active(builder):
         new = replay(graph, inputs, run)
