@@ -5,6 +5,7 @@ A `Value` is a node and its only result. Graphs are immutable; passes build new 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from operator import is_
 from typing import Any
 
@@ -109,12 +110,12 @@ class Graph:
         """Everything that must be computed: outputs, then updates."""
         return (*self.outputs, *(new for _, new in self.updates))
 
-    @property
+    @cached_property
     def operations(self) -> int:
         """Number of nodes that are not constants."""
         return sum(v.op is not CONSTANT for v in self.nodes)
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Bytes of all results of the nodes that are not views."""
         return sum(v.nbytes for v in self.nodes if v.op.view is None and v.op is not CONSTANT)
@@ -146,9 +147,9 @@ class Builder:
         return value
 
     def keep_input(self, value: Value, name: str) -> Value:
-        """An input of another graph as one of this: the same where Python numbers have met it."""
-        if value.type.weak:  # settled by casts, so from here on it is like any scalar
-            return self.input(value.type._replace(weak=False), name)
+        """An input of another graph as one of this."""
+        if value.type.weak:
+            return self.input(_settled(value.type), name)
         self.inputs.append(value)
         self.names.append(name)
         return value
@@ -174,40 +175,47 @@ class Builder:
     def run(self, op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Value:
         if op is CONSTANT:
             return self.constant(attrs["value"], attrs["dtype"])
-        return self._found(op, inputs, attrs, None)
+        found, key = self._known(op, inputs, attrs)
+        if found is None:
+            result = op.type_of([v.type for v in inputs], attrs)
+            found = self._append(op, inputs, attrs, result, self.scope.origin())
+            if self._table is not None:
+                self._table[key] = found
+        return found
 
     def keep(self, node: Value, inputs: tuple[Value, ...]) -> Value:
         """A node of another graph on these inputs: the same where they are its own."""
         if node.op is CONSTANT:
             return self._keep_constant(node)
-        return self._found(node.op, inputs, node.attrs, node)
+        found, key = self._known(node.op, inputs, node.attrs)
+        if found is None:
+            found = self._renewed(node, inputs)
+            self.nodes.append(found)
+            if self._table is not None:
+                self._table[key] = found
+        return found
 
-    def _found(
-        self, op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any], like: Value | None
-    ) -> Value:
-        """What there is already for these inputs, or a new value: `like`, or one of its type."""
+    def _known(
+        self, op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]
+    ) -> tuple[Value | None, tuple]:
+        """What there is to use instead of a new value, and the key of the computation."""
         if self._simplify is not None:
             found = self._simplify(op, inputs, attrs)
             if found is not None:
-                return found
+                return found, ()
         if self._table is None:
-            return self._record(op, inputs, attrs, like)
-        key = (op, tuple(map(id, inputs)), _key(attrs))
-        found = self._table.get(key)
-        if found is None:
-            found = self._table[key] = self._record(op, inputs, attrs, like)
-        return found
+            return None, ()
+        exact = tuple([(k, _exactly(v)) for k, v in attrs.items()]) if attrs else ()
+        key = (op, tuple(map(id, inputs)), exact)
+        return self._table.get(key), key
 
-    def _record(
-        self, op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any], like: Value | None
-    ) -> Value:
-        if like is None or any(a.type != b.type for a, b in zip(inputs, like.inputs, strict=True)):
-            result = op.type_of([v.type for v in inputs], attrs)
-            return self._append(op, inputs, attrs, result, self.scope.origin())
-        if not all(map(is_, inputs, like.inputs)):
-            return self._append(op, inputs, attrs, like.type, like.origin)
-        self.nodes.append(like)
-        return like
+    @staticmethod
+    def _renewed(node: Value, inputs: tuple[Value, ...]) -> Value:
+        """The node on values equal to its inputs, so of the same type."""
+        type = _settled(node.type)
+        if type is node.type and all(map(is_, inputs, node.inputs)):
+            return node
+        return Value(node.op, inputs, node.attrs, type, node.origin)
 
     def _keep_constant(self, node: Value) -> Value:
         number, dtype = node.attrs["value"], node.attrs["dtype"]
@@ -215,8 +223,9 @@ class Builder:
             return self.constant(number, dtype)
         key = (_exactly(number), type(number), dtype, False)
         if key not in self._constants:
+            self._constants[key] = node
             self.nodes.append(node)
-        return self._constants.setdefault(key, node)
+        return self._constants[key]
 
     def _append(
         self,
@@ -248,8 +257,9 @@ class Builder:
         )
 
 
-def _key(attrs: Mapping[str, Any]) -> tuple:
-    return tuple([(k, _exactly(v)) for k, v in attrs.items()]) if attrs else ()
+def _settled(type: Type) -> Type:
+    """Where Python numbers meet tensors is settled by casts: from then on they are any scalars."""
+    return type._replace(weak=False) if type.weak else type
 
 
 def _exactly(value: Any) -> Any:

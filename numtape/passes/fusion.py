@@ -21,6 +21,7 @@ from numtape.ir.types import Shape
 SMALLEST = 256 * 1024  # bytes: chains of smaller results stay in the cache by themselves
 WIDEST = 512 * 1024  # bytes of one row, which is the least that a tile can be
 WINDOW = 48  # nodes that may be passed over in the search for members
+REACH = 128  # nodes to which the search goes: many of one shape may have nothing else in common
 
 
 def fusion(graph: Graph) -> Graph:
@@ -49,6 +50,8 @@ class _Fuser:
         self.views = {v for v in nodes if v in fixed or is_view(v)}
         self.able = {v for v in nodes if v not in self.views and _joins(v)}
         self.small: set[Value] = set()  # what no region is worth beginning with
+        if max((v.nbytes for v in self.able), default=0) < SMALLEST:
+            self.able.clear()
         for position, node in enumerate(nodes):
             if node in self.pending:
                 self._take(node, position)
@@ -66,7 +69,7 @@ class _Fuser:
     def _grown(self, head: Value, position: int) -> "_Members | None":
         """The region that begins at a node, or None where it is not worth one."""
         found, passed = _Members(self.pending), 0
-        for node in map(self.given.__getitem__, range(position, len(self.given))):
+        for node in self.given[position : position + REACH]:
             if node not in self.pending:
                 continue
             if node in self.views:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from numtape.ir.graph import Builder, Graph, Value, ancestors, replay
+from numtape.ir.graph import Builder, Graph, Value, replay
 from numtape.ir.interpreter import active
 from numtape.ir.op import Op
 
@@ -19,7 +19,7 @@ def rewrite(graph: Graph, rule: Rule | None = None, number: bool = True) -> Grap
 
     Equal computations are shared with `number`.
     """
-    return _rebuilt(graph, Builder(number=number, simplify=rule), lambda node, arguments: None)
+    return _rebuilt(graph, Builder(number=number, simplify=rule), None)
 
 
 def rebuild(graph: Graph, rule: NodeRule) -> Graph:
@@ -27,12 +27,12 @@ def rebuild(graph: Graph, rule: NodeRule) -> Graph:
     return _rebuilt(graph, Builder(number=True), rule)
 
 
-def _rebuilt(graph: Graph, builder: Builder, rule: NodeRule) -> Graph:
+def _rebuilt(graph: Graph, builder: Builder, rule: NodeRule | None) -> Graph:
     inputs = list(map(builder.keep_input, graph.inputs, graph.names))
 
     def run(node: Value, arguments: tuple[Value, ...]) -> Value:
         builder.scope.inherited = node.origin
-        found = rule(node, arguments)
+        found = rule(node, arguments) if rule is not None else None
         return found if found is not None else builder.keep(node, arguments)
 
     with active(builder):
@@ -48,5 +48,8 @@ def _rebuilt(graph: Graph, builder: Builder, rule: NodeRule) -> Graph:
 
 def without_dead_nodes(graph: Graph) -> Graph:
     """Only the nodes from which a result is computed."""
-    live = ancestors(graph.results)
+    live = set(graph.results)
+    for node in reversed(graph.nodes):
+        if node in live:
+            live.update(node.inputs)
     return replace(graph, nodes=tuple(v for v in graph.nodes if v in live))

@@ -66,9 +66,10 @@ def tilings(
 ) -> list[Tiles]:
     """The regions that are worth tiling, in order; none reaches over the end of the first tape."""
     reads = _reads(graph, places, order)
+    instructions = {v: i for i, v in enumerate(order)}
     found = []
     for region in graph.regions:
-        for nodes, start in _stretches(region, order, first):
+        for nodes, start in _stretches(region, order, instructions, first):
             cut = _cut(region.rows, nodes)
             if cut is not None:
                 stop = start + len(nodes) - 1
@@ -91,11 +92,10 @@ def _reads(
 
 
 def _stretches(
-    region: Region, order: Sequence[Value], first: int
+    region: Region, order: Sequence[Value], instructions: Mapping[Value, int], first: int
 ) -> Iterator[tuple[tuple[Value, ...], int]]:
     """The members that stand together in the order, with the place of the first."""
-    members = set(region.nodes)
-    at = [i for i, v in enumerate(order) if v in members]
+    at = sorted(instructions[v] for v in region.nodes if v in instructions)
     breaks = [k for k, (i, j) in enumerate(pairwise(at), 1) if j != i + 1 or j == first]
     for a, b in pairwise((0, *breaks, len(at))):
         if b - a > 1:
