@@ -48,7 +48,7 @@ class _Fuser:
         self.regions: list[Region] = []
         self.pending = set(nodes)
         self.views = {v for v in nodes if v in fixed or is_view(v)}
-        self.able = {v for v in nodes if v not in self.views and _joins(v)}
+        self.able = {v: v.rows for v in nodes if v not in self.views and _joins(v)}
         self.small: set[Value] = set()  # what no region is worth beginning with
         if max((v.nbytes for v in self.able), default=0) < SMALLEST:
             self.able.clear()
@@ -74,7 +74,7 @@ class _Fuser:
                 continue
             if node in self.views:
                 found.offer_view(node)
-            elif node in self.able and found.offer(node):
+            elif node in self.able and found.offer(node, self.able[node]):
                 continue
             elif node is head or found.feeds(node) or passed == WINDOW:
                 break
@@ -104,13 +104,15 @@ class _Members:
         if self._ready(node):
             self.nodes[node] = None
 
-    def offer(self, node: Value) -> bool:
+    def offer(self, node: Value, rows: Shape) -> bool:
         """Take the node in if its inputs are known and it shares rows with the others."""
-        rows = common(self.rows, node.rows) if self.work else node.rows
-        if not (self._ready(node) and self._fits(node, rows)):
+        rows = common(self.rows, rows) if self.work else rows
+        if not (rows and self._ready(node) and self._follows(node, rows)):
             return False
-        self.rows = rows
-        self.largest, self.deepest = self._extremes(node)
+        largest, deepest = max(self.largest, node.nbytes), max(self.deepest, node.ndim)
+        if largest > WIDEST * math.prod(divisible(rows, deepest)):
+            return False
+        self.rows, self.largest, self.deepest = rows, largest, deepest
         self.nodes[node] = None
         self.work[node] = None
         return True
@@ -136,19 +138,13 @@ class _Members:
 
     def feeds(self, node: Value) -> bool:
         """Whether the node reads a member's result."""
-        return any(root_of(v) in self.work for v in node.inputs)
+        return any([root_of(v) in self.work for v in node.inputs])
 
     def _ready(self, node: Value) -> bool:
-        return all(v not in self.pending or v in self.nodes for v in node.inputs)
+        return not any([v in self.pending and v not in self.nodes for v in node.inputs])
 
-    def _extremes(self, node: Value) -> tuple[int, int]:
-        return max(self.largest, node.nbytes), max(self.deepest, node.ndim)
-
-    def _fits(self, node: Value, rows: Shape) -> bool:
-        largest, deepest = self._extremes(node)
-        if not rows or largest > WIDEST * math.prod(divisible(rows, deepest)):
-            return False
-        return all(follows(v, rows, node) for v in node.inputs if root_of(v) in self.work)
+    def _follows(self, node: Value, rows: Shape) -> bool:
+        return all([follows(v, rows, node) for v in node.inputs if root_of(v) in self.work])
 
 
 def _joins(node: Value) -> bool:
@@ -162,6 +158,8 @@ def _joins(node: Value) -> bool:
 
 def common(a: Shape, b: Shape) -> Shape:
     """The leading axes that two shapes share."""
+    if a == b:
+        return a
     count = 0
     while count < min(len(a), len(b)) and a[count] == b[count]:
         count += 1
