@@ -4,6 +4,7 @@ Stands between the graph world (passes, plan, source) and the tensors of a call:
 outputs are copied out, updates and gradients reach their tensors.
 """
 
+import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -56,17 +57,21 @@ class CompiledTape:
         self._seen = Structure.changes  # before: what changes from here on is looked at again
         with active(EAGER):
             found = watches(function, args, kwargs)
-        with self._timed("trace"):
-            self._traced: Traced = trace(function, *args, **kwargs)
+        with _uncollected():
+            self._make(function, args, kwargs, blocks)
         kept = lasting(found, self._traced.captured)
         self._watches: tuple[Watch, ...] = settled(kept, self._traced)
+        self._prepare_call()
+
+    def _make(self, function: Callable, args: tuple, kwargs: dict, blocks: Blocks) -> None:
+        with self._timed("trace"):
+            self._traced: Traced = trace(function, *args, **kwargs)
         with self._timed("passes"):
-            chosen = EXACT if exact else PIPELINE
+            chosen = EXACT if self.exact else PIPELINE
             self._optimised, records = optimise(_program(self._traced), chosen)
         with self._timed("plan and emit"):
             self._tape = _bindable(self._optimised, self._traced, blocks)
         self.passes = PassReport((*records, *self.plan.records))
-        self._prepare_call()
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:
@@ -238,6 +243,19 @@ class CompiledTape:
             return list(map(Tensor.wrap, arrays, self._types))
         sources = [_tensor_at(leaf, leaves) for leaf in joint.leaves]
         return self._reverse.results(arrays, self._types, sources, lease)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Compiling makes many objects that stay: looking for garbage among them takes as long as
+    a pass or two."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _program(traced: Traced) -> Graph:

@@ -6,6 +6,7 @@ A `Value` is a node and its only result. Graphs are immutable; passes build new 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from operator import is_
 from typing import Any
 
@@ -30,6 +31,9 @@ class Value(Methods):
 
     # Shape, dtype and bytes are asked for so often that they are kept beside the type.
     __slots__ = ("attrs", "dtype", "inputs", "nbytes", "op", "origin", "shape", "type")
+    dtype: np.dtype
+    shape: Shape
+    nbytes: int
 
     def __init__(
         self,
@@ -45,7 +49,7 @@ class Value(Methods):
         self.type = type
         self.origin = origin
         self.dtype, self.shape, _ = type
-        self.nbytes = type.nbytes
+        self.nbytes = prod(self.shape) * self.dtype.itemsize
 
     @property
     def is_constant(self) -> bool:
@@ -184,9 +188,13 @@ class Builder:
         return found
 
     def keep(self, node: Value, inputs: tuple[Value, ...]) -> Value:
-        """A node of another graph on these inputs: the same where they are its own."""
+        """A node of another graph on these inputs: the same where they are its own.
+
+        What replaces it comes from where it does.
+        """
         if node.op is CONSTANT:
             return self._keep_constant(node)
+        self.scope.inherited = node.origin
         found, key = self._known(node.op, inputs, node.attrs)
         if found is None:
             found = self._renewed(node, inputs)

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from types import FrameType
 from typing import NamedTuple
 
@@ -50,10 +51,15 @@ def _innermost_outside(prefixes: tuple[str, ...]) -> tuple[str, int]:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
-        if not file.startswith(prefixes) and not _is_standard(file):
+        if not _is_hidden(file, prefixes):
             return file, frame.f_lineno
         frame = frame.f_back
     return "", 0
+
+
+@lru_cache(maxsize=1024)
+def _is_hidden(file: str, prefixes: tuple[str, ...]) -> bool:
+    return file.startswith(prefixes) or _is_standard(file)
 
 
 def is_user_file(file: str) -> bool:

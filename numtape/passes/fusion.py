@@ -9,7 +9,7 @@ runtime's business.
 """
 
 import math
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 
 from numtape.ir.graph import Graph, Region, Value, divisible, first_part
@@ -49,6 +49,7 @@ class _Fuser:
         self.pending = set(nodes)
         self.views = {v for v in nodes if v in fixed or is_view(v)}
         self.able = {v: v.rows for v in nodes if v not in self.views and _joins(v)}
+        self.reads = {v: [root_of(x) for x in v.inputs] for v in nodes}
         self.small: set[Value] = set()  # what no region is worth beginning with
         if max((v.nbytes for v in self.able), default=0) < SMALLEST:
             self.able.clear()
@@ -68,7 +69,7 @@ class _Fuser:
 
     def _grown(self, head: Value, position: int) -> "_Members | None":
         """The region that begins at a node, or None where it is not worth one."""
-        found, passed = _Members(self.pending), 0
+        found, passed = _Members(self.pending, self.reads), 0
         for node in self.given[position : position + REACH]:
             if node not in self.pending:
                 continue
@@ -92,8 +93,9 @@ class _Fuser:
 class _Members:
     """A region that grows. `nodes` holds the views between its members as well."""
 
-    def __init__(self, pending: Set[Value]) -> None:
+    def __init__(self, pending: Set[Value], reads: Mapping[Value, list[Value]]) -> None:
         self.pending = pending
+        self.reads = reads  # of each node, the roots of its inputs
         self.nodes: dict[Value, None] = {}
         self.work: dict[Value, None] = {}
         self.rows: Shape = ()
@@ -121,16 +123,16 @@ class _Members:
         """Let go of what has nothing in common with the head but its shape."""
         readers: dict[Value, list[Value]] = {}
         for node in self.work:
-            for v in node.inputs:
+            for v, root in zip(node.inputs, self.reads[node], strict=True):
                 if v.nbytes >= node.nbytes:  # what tiles share is small, and connects nobody
-                    readers.setdefault(root_of(v), []).append(node)
+                    readers.setdefault(root, []).append(node)
         kept: set[Value] = set()
         reached = [head]
         while reached:
             node = reached.pop()
             if node in self.work and node not in kept:
                 kept.add(node)
-                roots = [root_of(v) for v in node.inputs]
+                roots = self.reads[node]
                 reached += (*roots, *(u for v in (node, *roots) for u in readers.get(v, ())))
         dropped = self.work.keys() - kept
         self.nodes = {v: None for v in self.nodes if root_of(v) not in dropped}
@@ -138,13 +140,14 @@ class _Members:
 
     def feeds(self, node: Value) -> bool:
         """Whether the node reads a member's result."""
-        return any([root_of(v) in self.work for v in node.inputs])
+        return not self.work.keys().isdisjoint(self.reads[node])
 
     def _ready(self, node: Value) -> bool:
-        return not any([v in self.pending and v not in self.nodes for v in node.inputs])
+        return all(v not in self.pending or v in self.nodes for v in node.inputs)
 
     def _follows(self, node: Value, rows: Shape) -> bool:
-        return all([follows(v, rows, node) for v in node.inputs if root_of(v) in self.work])
+        inputs = zip(node.inputs, self.reads[node], strict=True)
+        return all(follows(v, rows, node) for v, root in inputs if root in self.work)
 
 
 def _joins(node: Value) -> bool:

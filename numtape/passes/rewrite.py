@@ -19,22 +19,26 @@ def rewrite(graph: Graph, rule: Rule | None = None, number: bool = True) -> Grap
 
     Equal computations are shared with `number`.
     """
-    return _rebuilt(graph, Builder(number=number, simplify=rule), None)
+    builder = Builder(number=number, simplify=rule)
+    return _rebuilt(graph, builder, builder.keep)
 
 
 def rebuild(graph: Graph, rule: NodeRule) -> Graph:
     """The graph rebuilt under a rule for its own nodes, for what depends on who reads them."""
-    return _rebuilt(graph, Builder(number=True), rule)
-
-
-def _rebuilt(graph: Graph, builder: Builder, rule: NodeRule | None) -> Graph:
-    inputs = list(map(builder.keep_input, graph.inputs, graph.names))
+    builder = Builder(number=True)
 
     def run(node: Value, arguments: tuple[Value, ...]) -> Value:
         builder.scope.inherited = node.origin
-        found = rule(node, arguments) if rule is not None else None
+        found = rule(node, arguments)
         return found if found is not None else builder.keep(node, arguments)
 
+    return _rebuilt(graph, builder, run)
+
+
+def _rebuilt(
+    graph: Graph, builder: Builder, run: Callable[[Value, tuple[Value, ...]], Value]
+) -> Graph:
+    inputs = list(map(builder.keep_input, graph.inputs, graph.names))
     with active(builder):
         new = replay(graph, inputs, run)
     rebuilt = builder.finish(

@@ -38,27 +38,32 @@ def aligned(nbytes: int) -> int:
 
 def pack(spans: Sequence[Span]) -> list[int]:
     """An offset for every span, in a block as small as is found."""
-    count = len(spans)
-    starts = np.array([s.start for s in spans], np.int64)
-    stops = np.array([s.stop for s in spans], np.int64)
-    sizes = np.array([aligned(s.nbytes) for s in spans], np.int64)
-    offsets = np.zeros(count, np.int64)
-    placed = np.zeros(count, bool)
-    for i in sorted(range(count), key=lambda i: (-sizes[i], starts[i])):
-        rivals = np.flatnonzero(placed & (starts <= stops[i]) & (stops >= starts[i]))
-        offsets[i] = _lowest_gap(offsets[rivals], sizes[rivals], sizes[i])
-        placed[i] = True
-    return offsets.tolist()
+    sizes = [aligned(s.nbytes) for s in spans]
+    order = sorted(range(len(spans)), key=lambda i: (-sizes[i], spans[i].start))
+    starts = np.array([spans[i].start for i in order], np.int64)
+    stops = np.array([spans[i].stop for i in order], np.int64)
+    lows, ends = np.zeros((2, len(spans)), np.int64)
+    offsets = [0] * len(spans)
+    for count, i in enumerate(order):  # the leading `count` are placed
+        before, behind = starts[:count] <= stops[count], stops[:count] >= starts[count]
+        rivals = (before & behind).nonzero()[0]
+        offsets[i] = _lowest_gap(lows[rivals], ends[rivals], sizes[i])
+        lows[count], ends[count] = offsets[i], offsets[i] + sizes[i]
+    return offsets
 
 
-def _lowest_gap(offsets: np.ndarray, sizes: np.ndarray, wanted: int) -> int:
-    """The lowest address from which `wanted` bytes are free of the rivals."""
-    order = np.argsort(offsets, kind="stable")
-    lows = offsets[order]
-    # The end of all rivals so far is where a gap begins; the next rival is where it ends.
-    ends = np.concatenate(([0], np.maximum.accumulate(lows + sizes[order])))
-    fits = np.flatnonzero(lows - ends[:-1] >= wanted)
-    return int(ends[fits[0]] if fits.size else ends[-1])
+def _lowest_gap(lows: np.ndarray, ends: np.ndarray, wanted: int) -> int:
+    """The lowest address from which `wanted` bytes are free of what lies from lows to ends."""
+    if not lows.size:
+        return 0
+    order = lows.argsort()
+    lows = lows[order]
+    if lows[0] >= wanted:
+        return 0
+    # The end of all so far is where a gap begins; the next one is where it ends.
+    ends = np.maximum.accumulate(ends[order])
+    fits = (lows[1:] - ends[:-1] >= wanted).nonzero()[0]
+    return int(ends[fits[0] if fits.size else -1])
 
 
 def reserve(nbytes: int) -> np.ndarray:

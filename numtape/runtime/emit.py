@@ -36,6 +36,8 @@ class _Emitter:
         self.reshaped: dict[tuple[str, Shape], str] = {}
         self.fixed = set(plan.fixed)
         self.tiled = {node: tiles for tiles in plan.tilings for node in tiles.nodes}
+        self.loops = {tiles: f"tiles_{i}" for i, tiles in enumerate(plan.tilings, 1)}
+        self.lines: dict[tuple[str, int], str] = {}  # of the model, as text
         self.module = ""
         self.used = {
             "arena",
@@ -66,6 +68,9 @@ class _Emitter:
             "",
             "",
             *_signature(["arena", "constants", *(self.names[v] for v in plan.outside)]),
+            # Also for Python's compiler, which puts an instruction for each name that tapes share
+            # in front of the first stretch without jumps: one by one, and all of it moves on.
+            f"    assert arena.nbytes >= {plan.memory.arena}",
             *self._indented(self.bound),
             "",
             *self._indented(tapes),
@@ -109,8 +114,7 @@ class _Emitter:
 
     def _loop(self, tiles: Tiles) -> list[str]:
         """The lines of a region, run for every tile."""
-        name = f"tiles_{self.plan.tilings.index(tiles) + 1}"
-        loop = Loop(name, tiles, self.names, self._part, self._held)
+        loop = Loop(self.loops[tiles], tiles, self.names, self._part, self._held)
         lines = self._section(tiles.nodes, loop)
         self.bound += loop.bound
         return [loop.head, *self._indented(lines)]
@@ -205,9 +209,11 @@ class _Emitter:
     def _line(self, node: Value, loop: Loop | None = None) -> str:
         call = lower(node, self.plan.places)
         text = self._call(call, self._operand if loop is None else _in_tiles(loop, node))
-        note = f"{self.numbers[node]} {node.type}"
-        place = str(node.origin._replace(module="", reverse=False))
-        return f"{text}  # {note} {place}".rstrip()
+        place = self.lines.get(node.origin[:2])
+        if place is None:
+            place = str(node.origin._replace(module="", reverse=False))
+            self.lines[node.origin[:2]] = place
+        return f"{text}  # {self.numbers[node]} {node.type} {place}".rstrip()
 
     def _call(self, call: Call, operand: Callable[[Argument], str]) -> str:
         inputs = [operand(a) for a in call.inputs]
