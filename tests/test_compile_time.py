@@ -59,7 +59,7 @@ def test_python_compiles_a_tape_in_proportion_to_its_lines():
     """A stretch with jumps is short where Python puts an instruction for each shared name."""
     step, x = gpt_step(2)
     tape = nt.compile(step).tape(x, x)
-    bind = tape._tape._bind.__code__
+    bind = tape._tape.bind.__code__
     names = [i.opname for i in dis.get_instructions(bind) if i.opname != "EXTENDED_ARG"]
     jump = next(i for i, name in enumerate(names) if "JUMP" in name)
     assert jump < names.count("MAKE_CELL") + 20 < len(names)

@@ -20,14 +20,19 @@ from numtape.runtime.plan import Plan
 from numtape.runtime.tiles import Tiles
 
 
-def emit(plan: Plan) -> tuple[str, dict[str, Any]]:
-    """The source of `bind`, and the names it needs besides `np`."""
-    return _Emitter(plan).write()
+def emit(plan: Plan, clocked: list[tuple[str, Value]] | None = None) -> tuple[str, dict[str, Any]]:
+    """The source of `bind`, and the names it needs besides `np`.
+
+    Where a list is given, `clock(i)` is called behind each line of the tapes, and the list gets
+    the i-th line and its node.
+    """
+    return _Emitter(plan, clocked).write()
 
 
 class _Emitter:
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, clocked: list[tuple[str, Value]] | None) -> None:
         self.plan = plan
+        self.clocked = clocked
         self.numbers = numbering(plan.graph)
         self.names: dict[Value, str] = {}
         self.bound: list[str] = []
@@ -50,6 +55,8 @@ class _Emitter:
             "arguments",
             "outputs",
         }
+        if clocked is not None:
+            self.used.add("clock")
 
     # ---- the whole -------------------------------------------------------------------------
 
@@ -96,7 +103,8 @@ class _Emitter:
     def _tapes(self) -> list[str]:
         plan = self.plan
         direct = plan.direct
-        copies = [self._copy_update(o, n) for o, n in plan.graph.updates if n not in direct]
+        updates = (pair for pair in plan.graph.updates if pair[1] not in direct)
+        copies = [line for pair in updates for line in self._copy_update(*pair)]
         if plan.graph.early is None:
             return self._function("step", plan.order, copies)
         forward, reverse = plan.order[: plan.first], plan.order[plan.first :]
@@ -127,8 +135,14 @@ class _Emitter:
             if here != self.module:
                 lines.append(f"# ---- {here or 'outside any module'}")
                 self.module = here
-            lines.append(self._line(node, loop))
+            lines += self._timed(self._line(node, loop), node)
         return lines
+
+    def _timed(self, line: str, node: Value) -> list[str]:
+        if self.clocked is None:
+            return [line]
+        self.clocked.append((line, node))
+        return [line, f"clock({len(self.clocked) - 1})"]
 
     @staticmethod
     def _indented(lines: Iterable[str]) -> list[str]:
@@ -251,8 +265,9 @@ class _Emitter:
             self.bound.append(f"{self.reshaped[key]} = {name}.reshape({shape})")
         return self.reshaped[key]
 
-    def _copy_update(self, old: Value, new: Value) -> str:
-        return f"np.copyto({self.names[old]}, {self._operand((new, None))})"
+    def _copy_update(self, old: Value, new: Value) -> list[str]:
+        copy = f"np.copyto({self.names[old]}, {self._operand((new, None))})"
+        return self._timed(copy, new)
 
 
 def _in_tiles(loop: Loop, node: Value) -> Callable[[Argument], str]:

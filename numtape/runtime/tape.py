@@ -6,14 +6,13 @@ overwrite each other.
 
 import itertools
 import linecache
-from collections.abc import Collection, Sequence
-from types import CodeType
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from numtape.ir.graph import Graph
-from numtape.runtime.blocks import Blocks, Bound
+from numtape.runtime.blocks import Bind, Blocks, Bound
 from numtape.runtime.emit import emit
 from numtape.runtime.memory import Memory
 from numtape.runtime.plan import Plan, plan
@@ -25,6 +24,7 @@ class Tape:
     """A graph ready to run on the arrays that it reads and updates outside.
 
     graph   the optimised graph.        source  the program, as Python text.
+    bind    what it defines: makes the tapes over an arena, constants and captured arrays.
     plan    order and memory.           memory  its bytes, exact before the first run.
     """
 
@@ -46,10 +46,7 @@ class Tape:
         self.plan: Plan = plan(graph, bound, [inputs[i] for i in parameters])
         self.source, needs = emit(self.plan)
         self.filename = f"<numtape {graph.name} {next(_serial)}>"
-        namespace: dict[str, Any] = {"np": np, **needs}
-        _register(self.filename, self.source)
-        exec(_compiled(self.source, self.filename), namespace)
-        self._bind = namespace["bind"]
+        self.bind = load(self.source, self.filename, needs)
         self._blocks = blocks if blocks is not None else Blocks()
 
     @property
@@ -62,7 +59,7 @@ class Tape:
         bound = block.bound.get(self)
         if bound is None:
             memory = self.memory
-            bound = Bound(block, memory.arena, self._bind, memory.constants, self.captured)
+            bound = Bound(block, memory.arena, self.bind, memory.constants, self.captured)
             block.bound[self] = bound
         return bound
 
@@ -87,10 +84,9 @@ def explain(error: BaseException, filename: str) -> None:
         frame = frame.tb_next
 
 
-def _compiled(source: str, filename: str) -> CodeType:
-    return compile(source, filename, "exec")
-
-
-def _register(filename: str, source: str) -> None:
-    """Show the source to tracebacks, pdb and profilers."""
+def load(source: str, filename: str, needs: Mapping[str, Any]) -> Bind:
+    """The `bind` of a source, which is shown to tracebacks, pdb and profilers."""
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    namespace: dict[str, Any] = {"np": np, **needs}
+    exec(compile(source, filename, "exec"), namespace)
+    return namespace["bind"]
