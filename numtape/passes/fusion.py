@@ -205,8 +205,8 @@ def _splits(before: Shape, after: Shape) -> bool:
     """Whether each axis before is one or several of those after."""
     rest = list(after)
     for length in before:
-        while length != 1 and rest and length % rest[0] == 0:
-            length //= rest.pop(0) or 1
+        while length != 1 and rest and rest[0] and length % rest[0] == 0:
+            length //= rest.pop(0)
         if length != 1:
             return False
     return True
