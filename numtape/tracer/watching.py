@@ -175,10 +175,11 @@ def _functions(value: Any, instance: Any) -> Iterator[tuple[Any, FunctionType]]:
         if is_user_file(value.__code__.co_filename):
             yield instance, value
     elif not isinstance(value, type):
-        inherited = _inherited(type(value))
         for name in ("forward", "__call__"):
-            if isinstance(inherited.get(name), FunctionType):
-                yield from _functions(inherited[name], value)
+            bases = (vars(base) for base in type(value).__mro__)
+            method = next((own[name] for own in bases if name in own), None)
+            if isinstance(method, FunctionType):
+                yield from _functions(method, value)
     wrapped = getattr(value, "__dict__", {}).get("__wrapped__")
     if wrapped is not None:
         yield from _functions(wrapped, instance)
@@ -201,7 +202,10 @@ def _is_setting(inherited: Any) -> bool:
 
 
 def _inherited(cls: type) -> dict[str, Any]:
-    return {k: v for base in reversed(cls.__mro__) for k, v in vars(base).items()}
+    found: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        found.update(vars(base))
+    return found
 
 
 def _parts(value: Any) -> Any:
