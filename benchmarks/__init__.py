@@ -1,0 +1,1 @@
+"""Whole training steps against every peer, one thread each: `python -m benchmarks`."""

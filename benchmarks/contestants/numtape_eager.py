@@ -1,0 +1,71 @@
+"""numtape, eager: every operation at once, on arrays of its own."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+
+import numtape as nt
+from benchmarks.contestants.heap import heap_of
+from benchmarks.models import BETAS, DECAY, EPS, LEARNING_RATE, Model, batch, parameters
+from numtape import nn, optim
+from numtape.transformer import GPT, Transformer
+
+LIBRARY = "numtape"
+
+
+def module(m: Model) -> nn.Module:
+    """The model, with numtape's own starting values."""
+    if m.kind == "gpt":
+        return GPT(m.vocabulary, m.length, m.width, m.heads, m.layers)
+    if m.kind == "translation":
+        return Transformer(
+            m.vocabulary, m.vocabulary, m.width, m.heads, m.layers, m.hidden, dropout=0.0
+        )
+    inner = (nn.Linear(m.width, m.width) for _ in range(m.layers - 1))
+    layers = [part for linear in inner for part in (linear, nn.ReLU())]
+    return nn.Sequential(*layers, nn.Linear(m.width, m.vocabulary))
+
+
+class Stepper:
+    """The function to run or compile, and the batch that goes into it."""
+
+    def __init__(self, model: Model, training: bool) -> None:
+        self.module = module(model)
+        self.module.load_state_dict(parameters(model))
+        self.batch = batch(model) if training else batch(model)[:-1]
+        self.mode: Callable[[], AbstractContextManager] = nullcontext
+        self.function = self.train if training else self.module
+        if training:
+            self.optimizer = optim.AdamW(
+                self.module.parameters(), LEARNING_RATE, BETAS, EPS, DECAY
+            )
+        else:
+            self.module.eval()
+            self.mode = nt.no_grad
+
+    def train(self, *batch: Any) -> nt.Tensor:
+        *inputs, targets = batch
+        loss = nn.functional.cross_entropy(self.module(*inputs), targets)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss
+
+    @staticmethod
+    def number(result: nt.Tensor) -> float:
+        return float(np.abs(result.numpy()).mean())
+
+
+class Contestant(Stepper):
+    def __init__(self, model: Model, training: bool) -> None:
+        super().__init__(model, training)
+        self.tensors = tuple(map(nt.tensor, self.batch))
+
+    def step(self) -> nt.Tensor:
+        with self.mode():
+            return self.function(*self.tensors)
+
+    def facts(self) -> dict[str, Any]:
+        return {"heap": heap_of(self.step)}
