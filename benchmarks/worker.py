@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
+from benchmarks.contestants import ENTRIES
 from benchmarks.models import MODELS
 
 WARM = 2  # steps after the first whose losses are compared
@@ -45,13 +46,12 @@ def timed(action: Callable[[], Any], steps: int) -> list[float]:
 def begin(name: str, model: str, mode: str) -> tuple[Any, dict[str, Any]]:
     """The contestant after its first steps, and what is to be said of them."""
     start = time.perf_counter()
-    module = importlib.import_module(f"benchmarks.contestants.{name}")
+    importlib.import_module(ENTRIES[name].library if name in ENTRIES else "numtape")
     imported = time.perf_counter()
+    module = importlib.import_module(f"benchmarks.contestants.{name}")
     contestant = module.Contestant(MODELS[model], mode == "train")
-    results = [contestant.step()]
-    said = {"import": 1e3 * (imported - start)}
-    said["numbers"] = [contestant.number(r) for r in results]
-    return contestant, said
+    number = contestant.number(contestant.step())
+    return contestant, {"import": 1e3 * (imported - start), "numbers": [number]}
 
 
 def answer(contestant: Any, command: dict[str, Any]) -> Any:
@@ -60,6 +60,8 @@ def answer(contestant: Any, command: dict[str, Any]) -> Any:
             return timed(getattr(contestant, command["what"]), command["steps"])
         case "numbers":
             return [contestant.number(contestant.step()) for _ in range(WARM)]
+        case "prepare":
+            return contestant.prepare()
         case "facts":
             return {"peak": peak_memory(), **contestant.facts()}
     raise ValueError(f"no such command: {command}")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from numtape.passes import EXACT, PIPELINE, Pass
 from numtape.runtime.blocks import Blocks
 from numtape.tape import CompiledTape
 from numtape.tracer.recorder import grad_enabled
@@ -31,14 +32,15 @@ METHODS = "_compiled_methods"
 class Compiled:
     """A function that is traced once per shape of its arguments and replayed from then on.
 
-    Called like the function. While another function is being traced it is simply part of it.
+    `passes` rewrite what was traced. Called like the function; while another function is being
+    traced it is simply part of it.
     """
 
     def __init__(
-        self, function: Callable, exact: bool, threads: int | None, max_tapes: int
+        self, function: Callable, passes: tuple[Pass, ...], threads: int | None, max_tapes: int
     ) -> None:
         self.function = function
-        self.exact = exact
+        self.passes = passes
         self.max_tapes = max_tapes
         self.misses: deque[str] = deque(maxlen=REASONS)  # why the latest traces were made
         self.traces = 0
@@ -67,7 +69,7 @@ class Compiled:
         found = methods.compiled.get(self)
         if found is None:
             bound = self.function.__get__(instance, owner)
-            made = Compiled(bound, self.exact, self._threads, self.max_tapes)
+            made = Compiled(bound, self.passes, self._threads, self.max_tapes)
             found = methods.compiled.setdefault(self, made)
         return found
 
@@ -107,7 +109,7 @@ class Compiled:
 
     def _miss(self, key: Key, args: tuple, kwargs: dict) -> CompiledTape:
         reason = self._reason(key)
-        tape = CompiledTape(self.function, args, kwargs, self.exact, self._blocks)
+        tape = CompiledTape(self.function, args, kwargs, self.passes, self._blocks)
         self.traces += 1
         self.misses.append(f"trace {self.traces}: {reason} ({tape.milliseconds:.0f} ms)")
         with self._lock:
@@ -155,7 +157,7 @@ def compile(
         raise TypeError(f"compile takes a function or module, not {type(function).__name__}")
     if max_tapes < 1:
         raise ValueError(f"max_tapes is at least 1, not {max_tapes}")
-    return Compiled(function, exact, threads, max_tapes)
+    return Compiled(function, EXACT if exact else PIPELINE, threads, max_tapes)
 
 
 def _leaves(args: tuple, kwargs: dict) -> list[Any]:

@@ -21,7 +21,7 @@ from numtape.ir.interpreter import active
 from numtape.ir.location import user_line
 from numtape.ir.types import Type
 from numtape.lazy import lazy
-from numtape.passes import EXACT, PIPELINE, optimise
+from numtape.passes import Pass, optimise
 from numtape.runtime.blocks import Blocks
 from numtape.runtime.cost import Cost, cost
 from numtape.runtime.memory import Memory
@@ -51,25 +51,35 @@ class CompiledTape:
     """
 
     def __init__(
-        self, function: Callable, args: tuple, kwargs: dict, exact: bool, blocks: Blocks
+        self,
+        function: Callable,
+        args: tuple,
+        kwargs: dict,
+        passes: tuple[Pass, ...],
+        blocks: Blocks,
     ) -> None:
-        self.exact = exact
         self.phases: dict[str, float] = {}
         self._seen = Structure.changes  # before: what changes from here on is looked at again
         with active(EAGER):
             found = watches(function, args, kwargs)
         with _uncollected():
-            self._make(function, args, kwargs, blocks)
+            self._make(function, args, kwargs, passes, blocks)
         kept = lasting(found, self._traced.captured)
         self._watches: tuple[Watch, ...] = settled(kept, self._traced)
         self._prepare_call()
 
-    def _make(self, function: Callable, args: tuple, kwargs: dict, blocks: Blocks) -> None:
+    def _make(
+        self,
+        function: Callable,
+        args: tuple,
+        kwargs: dict,
+        passes: tuple[Pass, ...],
+        blocks: Blocks,
+    ) -> None:
         with self._timed("trace"):
             self._traced: Traced = trace(function, *args, **kwargs)
         with self._timed("passes"):
-            chosen = EXACT if self.exact else PIPELINE
-            self._optimised, records = optimise(_program(self._traced), chosen)
+            self._optimised, records = optimise(_program(self._traced), passes)
         with self._timed("plan and emit"):
             self._tape = _bindable(self._optimised, self._traced, blocks)
         self.passes = PassReport((*records, *self.plan.records))

@@ -10,7 +10,7 @@ from helpers import layouts
 from test_ops import arrays_of, each_example, value_and_gradients
 
 import numtape as nt
-import numtape.tape
+import numtape.compiler
 from numtape.ir.ops.dense import dense_array
 from numtape.nn.functional import log_softmax, softmax
 from numtape.passes import EXACT, PIPELINE
@@ -343,7 +343,7 @@ def test_exact_passes_are_those_of_the_pipeline():
 @pytest.mark.parametrize("step", EXACT, ids=lambda p: p.name)
 def test_a_pass_labelled_exact_is_exact_alone(step, monkeypatch):
     alone = tuple(p for p in EXACT if p is step or p.name in NEEDED)
-    monkeypatch.setattr(numtape.tape, "EXACT", alone)
+    monkeypatch.setattr(numtape.compiler, "EXACT", alone)
     for function, arrays in PROGRAMS.values():
         expected = bits(function(*map(nt.Tensor, arrays)))
         assert bits(nt.compile(function, exact=True)(*arrays)) == expected, step.name

@@ -6,7 +6,7 @@ from helpers import is_float
 from test_exact import NEEDED, SQUARE, bits, drawn, exactly, placed
 
 import numtape as nt
-import numtape.tape
+import numtape.compiler
 from numtape import nn, optim
 from numtape.nn.functional import cross_entropy
 from numtape.passes import EXACT
@@ -127,5 +127,5 @@ def test_optimizers_of_parameters_that_are_views(kind, settings):
 @pytest.mark.parametrize("step", EXACT, ids=lambda p: p.name)
 def test_a_pass_labelled_exact_is_exact_alone(step, monkeypatch):
     alone = tuple(p for p in EXACT if p is step or p.name in NEEDED)
-    monkeypatch.setattr(numtape.tape, "EXACT", alone)
+    monkeypatch.setattr(numtape.compiler, "EXACT", alone)
     test_models_trained_with_dropout(*MODELS["Transformer"], experts=3)

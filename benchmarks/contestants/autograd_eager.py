@@ -12,8 +12,6 @@ from benchmarks.contestants.functional import Functional
 from benchmarks.contestants.small_peer import SmallPeer
 from benchmarks.models import Model
 
-LIBRARY = "autograd"
-
 
 def gelu(x: Any) -> Any:
     return 0.5 * x * (1.0 + erf(x * (1.0 / math.sqrt(2.0))))

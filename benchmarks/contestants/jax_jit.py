@@ -9,8 +9,6 @@ import jax.numpy as jnp
 from benchmarks.contestants.functional import Functional
 from benchmarks.models import BETAS, DECAY, EPS, LEARNING_RATE, Model, batch, parameters
 
-LIBRARY = "jax"
-
 
 def attention(q: Any, k: Any, v: Any, mask: Any, causal: bool) -> Any:
     return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal)

@@ -9,8 +9,6 @@ from benchmarks.contestants.functional import Functional
 from benchmarks.contestants.small_peer import SmallPeer
 from benchmarks.models import Model
 
-LIBRARY = "mygrad"
-
 
 class Contestant(SmallPeer):
     def __init__(self, model: Model, training: bool) -> None:

@@ -22,8 +22,6 @@ from benchmarks.contestants.numpy_layers import (
 )
 from benchmarks.models import Model, batch, parameters, positions, shapes
 
-LIBRARY = "numpy"
-
 
 class Contestant:
     def __init__(self, model: Model, training: bool) -> None:

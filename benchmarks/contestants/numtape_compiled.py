@@ -9,8 +9,6 @@ from benchmarks.contestants.numtape_eager import Stepper
 from benchmarks.contestants.profile import kernel_times
 from benchmarks.models import Model
 
-LIBRARY = "numtape"
-
 
 class Contestant(Stepper):
     """One tape: loss, reverse part and AdamW; or the forward pass alone."""

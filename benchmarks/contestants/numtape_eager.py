@@ -12,8 +12,6 @@ from benchmarks.models import BETAS, DECAY, EPS, LEARNING_RATE, Model, batch, pa
 from numtape import nn, optim
 from numtape.transformer import GPT, Transformer
 
-LIBRARY = "numtape"
-
 
 def module(m: Model) -> nn.Module:
     """The model, with numtape's own starting values."""

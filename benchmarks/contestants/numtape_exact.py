@@ -2,8 +2,6 @@
 
 from benchmarks.contestants import numtape_compiled
 
-LIBRARY = "numtape"
-
 
 class Contestant(numtape_compiled.Contestant):
     exact = True

@@ -7,8 +7,6 @@ import torch
 
 from benchmarks.contestants import torch_eager
 
-LIBRARY = "torch"
-
 
 class Contestant(torch_eager.Contestant):
     """As in eager mode, with the forward pass (and so the reverse one) compiled."""

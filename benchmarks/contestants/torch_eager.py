@@ -10,8 +10,6 @@ from torch import Tensor
 from benchmarks.contestants.torch_modules import module
 from benchmarks.models import BETAS, DECAY, EPS, LEARNING_RATE, Model, batch, parameters
 
-LIBRARY = "torch"
-
 
 class Contestant:
     """A step is zero_grad, loss, backward, fused AdamW; or a forward pass in inference mode."""
