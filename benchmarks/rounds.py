@@ -18,8 +18,7 @@ from benchmarks.models import Model, shapes
 
 ROOT = Path(__file__).parent.parent
 CORE = max(os.sched_getaffinity(0))
-SLICE = 0.25  # seconds of one contestant in one round, or one step if that takes longer
-STARTS = 3  # of a contestant that is quick to start; the last one stays
+PATIENCE = 6.0  # seconds after which a contestant is not started again
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -32,10 +31,16 @@ Report = dict[str, Any]
 
 @dataclass(frozen=True)
 class Effort:
-    """`rounds` at least 3 where `seconds` (for the rounds of one model) run out before."""
+    """`rounds` of each model, the first of one step; after 3 no more once `seconds` have passed.
+
+    slice   seconds of one contestant in one round, or one step if that takes longer.
+    starts  of a contestant that is quick to start; the last one stays.
+    """
 
     rounds: int
     seconds: float
+    slice: float = 0.25
+    starts: int = 1
 
 
 class Worker:
@@ -96,9 +101,9 @@ def measure(names: Iterable[str], model: Model, mode: str, effort: Effort) -> di
     with tempfile.TemporaryDirectory() as cache:
         try:
             for name in able(names, model):
-                worker, reports[name] = started(name, model, mode, cache)
+                worker, reports[name] = started(name, model, mode, cache, effort.starts)
                 workers.append(worker)
-            _compare(reports)
+            compare(reports)
             times = interleaved(_turns(workers), effort)
             for (name, what), taken in times.items():
                 reports.setdefault(FLOOR if what == "floor" else name, {})["ms"] = taken
@@ -110,7 +115,7 @@ def measure(names: Iterable[str], model: Model, mode: str, effort: Effort) -> di
     return reports
 
 
-def started(name: str, model: Model, mode: str, cache: str) -> tuple[Worker, Report]:
+def started(name: str, model: Model, mode: str, cache: str, starts: int) -> tuple[Worker, Report]:
     """A worker, and how long it took to start: at first, and with whatever it cached."""
     seconds: list[float] = []
     imports: list[float] = []
@@ -118,15 +123,16 @@ def started(name: str, model: Model, mode: str, cache: str) -> tuple[Worker, Rep
         worker = Worker(name, model.name, mode, cache)
         seconds.append(worker.first)
         imports.append(worker.said["import"])
-        again = len(seconds) < (2 if name == COMPILED else STARTS)
-        if not again or (name != COMPILED and sum(seconds) > 6):
+        wanted = min(starts, 2) if name == COMPILED else starts  # empty cache, and filled
+        if len(seconds) >= wanted or (name != COMPILED and sum(seconds) > PATIENCE):
             break
         worker.__exit__()
     numbers = [*worker.said["numbers"], *worker.ask("numbers")]
-    return worker, {"first": seconds, "import": imports, "numbers": numbers}
+    report = {"first": seconds, "import": imports, "numbers": numbers, "peak": worker.ask("peak")}
+    return worker, report
 
 
-def _compare(reports: Mapping[str, Report]) -> None:
+def compare(reports: Mapping[str, Report]) -> None:
     """All compute the same: losses of the first steps, or the logits' mean size, agree."""
     for step, values in enumerate(zip(*(r["numbers"] for r in reports.values()), strict=True)):
         middle = statistics.median(values)
@@ -139,6 +145,7 @@ def _turns(workers: Iterable[Worker]) -> dict[tuple[str, str], Worker]:
     turns = {(worker.name, "step"): worker for worker in workers}
     if (NUMTAPE, "step") in turns:
         turns[NUMTAPE, "floor"] = turns[NUMTAPE, "step"]
+        turns[NUMTAPE, "floor"].run("floor", 1)  # the first finds the products
     return turns
 
 
@@ -146,13 +153,10 @@ def interleaved(
     turns: Mapping[tuple[str, str], Worker], effort: Effort
 ) -> dict[tuple[str, str], list[float]]:
     """Milliseconds of each step, by contestant and action: A B C A B C ..."""
-    steps = {}
-    for key, worker in turns.items():
-        taken = min(worker.run(key[1], 2))
-        steps[key] = max(1, min(500, int(1e3 * SLICE / taken)))
-    times: dict[tuple[str, str], list[float]] = {key: [] for key in turns}
+    times = {key: worker.run(key[1], 1) for key, worker in turns.items()}
+    steps = {k: max(1, min(500, int(1e3 * effort.slice / t[0]))) for k, t in times.items()}
     end = time.perf_counter() + effort.seconds
-    for finished in range(effort.rounds):
+    for finished in range(1, effort.rounds):
         if finished >= 3 and time.perf_counter() > end:
             break
         for key, worker in turns.items():

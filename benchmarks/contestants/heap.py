@@ -7,9 +7,8 @@ from typing import Any
 
 def heap_of(step: Callable[[], Any]) -> int:
     """Bytes at the fullest moment of a step beyond what was held before it."""
-    step()
     tracemalloc.start()
-    step()
+    step()  # from now on, what a step replaces is known too
     before = tracemalloc.get_traced_memory()[0]
     tracemalloc.reset_peak()
     step()

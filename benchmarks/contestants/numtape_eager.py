@@ -34,6 +34,7 @@ class Stepper:
         self.module.load_state_dict(parameters(model))
         self.batch = batch(model) if training else batch(model)[:-1]
         self.mode: Callable[[], AbstractContextManager] = nullcontext
+        self.training = training
         self.function = self.train if training else self.module
         if training:
             self.optimizer = optim.AdamW(

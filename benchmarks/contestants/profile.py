@@ -9,7 +9,7 @@ from typing import Any
 
 from numtape.tape import CompiledTape
 
-STEPS = 3
+STEPS = 2
 WITH_ONES = "np.matmul (sums)"
 
 
@@ -53,6 +53,6 @@ def _watch(filename: str, step: Callable[[], Any], spent: Counter[int]) -> None:
 def _kernel(line: str) -> str:
     """The function called; products whose result has an axis of 1 are sums in truth."""
     call, _, note = line.strip().partition("  # ")
-    name = call.partition("(")[0]
+    name = "loops" if call.startswith("for ") else call.partition("(")[0]
     shape = note.partition("[")[2].partition("]")[0].split(",")
     return WITH_ONES if name == "np.matmul" and "1" in shape[-2:] else name
