@@ -1,5 +1,6 @@
 """The pictures of the page: times against model size, first steps, memory."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ matplotlib.use("svg")
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from benchmarks.contestants import COMPILED, EAGER, ENTRIES, FLOOR, HAND, JAX, NUMTAPE, TORCH
 from benchmarks.models import MODELS
@@ -49,13 +51,13 @@ def _save(path: Path) -> None:
 
 
 def _times(figures: Figures, path: Path) -> None:
-    """Step times over that of the floor, which grows with the model by a factor of 10,000."""
+    """Step times and the floor, models in the order of their parameters."""
     _, axes = plt.subplots(1, 2, figsize=(9.5, 3.8))
     for axis, mode, title in zip(axes, ("train", "infer"), ("training", "inference"), strict=True):
         _against_size(figures, axis, mode)
         axis.set_title(f"{title}: step time, median", loc="left", fontsize=10)
     axes[0].set_ylabel("milliseconds")
-    axes[1].legend(frameon=False, loc="upper left", fontsize=8)
+    _legend(axes[0], columns=4)
     _save(path)
 
 
@@ -63,8 +65,8 @@ def _against_size(figures: Figures, axis: Axes, mode: str) -> None:
     models = sorted(figures.raw[mode], key=lambda m: parameter_count(MODELS[m]))
     for name in (*_shown(figures), FLOOR):
         points = [
-            (parameter_count(MODELS[m]), figures.median(mode, m, name))
-            for m in models
+            (place, figures.median(mode, m, name))
+            for place, m in enumerate(models)
             if figures.has(mode, m, name)
         ]
         if points:
@@ -79,14 +81,29 @@ def _against_size(figures: Figures, axis: Axes, mode: str) -> None:
                 label=label,
                 **style,
             )
-    axis.set(xscale="log", yscale="log", xlabel="parameters")
-    for model in models:
-        place = (parameter_count(MODELS[model]), 0.01)
-        axis.annotate(
-            model, place, xycoords=("data", "axes fraction"), ha="center", color="#888888"
-        )
+    names = [f"{m}\n{_short(parameter_count(MODELS[m]))}" for m in models]
+    axis.set_xticks(range(len(models)), names, fontsize=8)
+    _logarithmic(axis)
+
+
+def _short(count: int) -> str:
+    """9 k, 0.8 M: parameters."""
+    return f"{count / 1e6:.2g} M" if count > 1e5 else f"{count / 1e3:.0f} k"
+
+
+def _logarithmic(axis: Axes) -> None:
+    """Heights by powers of ten, written out."""
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
     axis.grid(axis="y", color="#eeeeee")
     axis.set_axisbelow(True)
+
+
+def _legend(axis: Axes, columns: int) -> None:
+    axis.legend(
+        frameon=False, fontsize=8, ncols=columns, loc="upper left", bbox_to_anchor=(0, -0.12)
+    )
 
 
 # ---- bars -----------------------------------------------------------------------------------
@@ -123,7 +140,7 @@ def _memory(figures: Figures, path: Path) -> None:
     }
     titles = {NUMTAPE: "numtape's arena", EAGER: "numtape, eager: peak", TORCH: "saved by torch"}
     _bars(axes[1], models, held, titles=titles)
-    axes[1].set_title("of which for one step", loc="left", fontsize=10)
+    axes[1].set_title("for one step", loc="left", fontsize=10)
     _save(path)
 
 
@@ -150,7 +167,7 @@ def _bars(
             if form:
                 axis.bar_label(bars, fmt=form, fontsize=6, padding=1)
     axis.set_xticks(range(len(models)), models)
-    axis.set_yscale("log")
-    axis.grid(axis="y", color="#eeeeee")
-    axis.set_axisbelow(True)
-    axis.legend(frameon=False, fontsize=8, ncols=3, loc="upper left", bbox_to_anchor=(0, -0.1))
+    _logarithmic(axis)
+    heights = [h for column in values.values() for h in column if h is not None]
+    axis.set_ylim(10 ** math.floor(math.log10(min(heights))))
+    _legend(axis, columns=3 if titles is None else 1)

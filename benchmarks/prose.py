@@ -7,6 +7,9 @@ sets up an environment of its own with every peer and takes about 25 minutes."""
 
 METHOD = """## How it is measured
 
+One thread: `OMP_NUM_THREADS`, `OPENBLAS_NUM_THREADS`, `MKL_NUM_THREADS` and torch's own count are
+1, XLA's threads are off, and every process is pinned to one and the same core.
+
 - Every contestant is a process of its own. All start from the same parameters, see the same batch,
   and must arrive at the same losses (within 0.2 % over the first three steps; for inference at the
   same logits) or the run ends with an error.
@@ -31,6 +34,7 @@ PICTURES = """![Step times against model size](pictures/bench-time.svg)
 
 ![Memory](pictures/bench-memory.svg)"""
 
-INSTALLED = """## Installed size
+INSTALLED = """## Installed size and import
 
-Files of each package, and of it with everything that it requires, compiled Python excepted."""
+Files of each package, and of it with everything that it requires, compiled Python excepted; and
+the median time of its import where NumPy is there already."""

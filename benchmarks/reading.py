@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from benchmarks.contestants import EAGER, EXACT, FLOOR, HAND, NUMTAPE
+from benchmarks.contestants import EAGER, ENTRIES, EXACT, FLOOR, HAND, NUMTAPE
 
 OWN = (NUMTAPE, EXACT, EAGER, HAND, FLOOR)
 
@@ -29,6 +29,16 @@ class Figures:
     def fact(self, mode: str, model: str, name: str, fact: str) -> Any:
         """None where it was not measured."""
         return self.raw[mode].get(model, {}).get(name, {}).get(fact)
+
+    def imports(self, library: str) -> list[float]:
+        """Milliseconds of each import of a library, NumPy being there already."""
+        return [
+            taken
+            for model in self.raw["train"].values()
+            for name, report in model.items()
+            if name != FLOOR and ENTRIES[name].library == library
+            for taken in report["import"]
+        ]
 
     @staticmethod
     def middle(values: Sequence[float]) -> float:

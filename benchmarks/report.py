@@ -1,5 +1,6 @@
 """The page: tables from the raw figures, with what they mean and how they were made."""
 
+import textwrap
 from typing import Any
 
 from benchmarks.contestants import EAGER, ENTRIES, FLOOR, NUMTAPE
@@ -8,7 +9,7 @@ from benchmarks.prose import HEAD, INSTALLED, METHOD, PICTURES
 from benchmarks.reading import Figures, table
 from benchmarks.targets import rows as target_rows
 
-SHOWN_KERNELS = 8
+SHOWN_KERNELS, WIDTH = 8, 100
 
 
 def page(raw: dict[str, Any]) -> str:
@@ -26,9 +27,14 @@ def page(raw: dict[str, Any]) -> str:
         *(_steps(figures, "infer", name) for name in raw["infer"]),
         *_own_sections(figures),
         INSTALLED,
-        _installed(raw["sizes"]),
+        _installed(figures),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(map(_wrapped, parts)) + "\n"
+
+
+def _wrapped(part: str) -> str:
+    """Paragraphs of one line in lines of a page; tables and what is broken already as they are."""
+    return part if part[0] in "|#!" or "\n" in part else textwrap.fill(part, WIDTH)
 
 
 def _own_sections(figures: Figures) -> list[str]:
@@ -53,7 +59,9 @@ def _own_sections(figures: Figures) -> list[str]:
         "Arena: the one block that a tape lives in. Eager: bytes that numtape's eager step takes "
         "at its fullest moment (`tracemalloc`). Torch: bytes of all that autograd saves for the "
         "reverse pass in eager mode, parameters excepted (`saved_tensors_hooks`). Heap: the most "
-        "that a compiled step takes of Python's heap beyond what was held before it.",
+        "that a compiled step takes, for a moment, of Python's heap beyond what was held before it; "
+        "objects: the same without the buffers of fixed size through which NumPy's ufuncs read "
+        "transposed arrays and other dtypes.",
         _memory(figures),
         "## Each pass switched off alone",
         "Step time and arena relative to the whole pipeline, in interleaved rounds of one "
@@ -169,9 +177,10 @@ def _memory(figures: Figures) -> str:
                 "" if torch is None else f"{torch / 1e6:.2f}",
                 "" if torch is None else f"{arena / torch:.2f}",
                 f"{facts['heap'] / 1e3:.1f}",
+                f"{facts['heap without buffers'] / 1e3:.1f}",
             )
         )
-    head = ("model", "arena MB", "eager MB", "ratio", "torch MB", "ratio", "heap kB")
+    head = ("model", "arena MB", "eager MB", "ratio", "torch MB", "ratio", "heap kB", "objects kB")
     return table(head, rows)
 
 
@@ -189,9 +198,11 @@ def _ablation(found: dict[str, Any]) -> str:
     return table(head, rows)
 
 
-def _installed(sizes: dict[str, Any]) -> str:
-    rows = [
-        (name, f"{s['alone']:.1f}", f"{s['all']:.0f}", str(s["packages"]))
-        for name, s in sizes.items()
-    ]
-    return table(("package", "alone MB", "with all it requires MB", "packages"), rows)
+def _installed(figures: Figures) -> str:
+    rows = []
+    for name, size in figures.raw["sizes"].items():
+        imports = figures.imports(name)
+        took = f"{Figures.middle(imports):.0f}" if imports else ""
+        numbers = f"{size['alone']:.1f}", f"{size['all']:.0f}", str(size["packages"])
+        rows.append((name, *numbers, took))
+    return table(("package", "alone MB", "with all it requires MB", "packages", "import ms"), rows)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numtape as nt
 from benchmarks.contestants.floor import Floor
-from benchmarks.contestants.heap import heap_of
+from benchmarks.contestants.heap import heap_of, without_buffers
 from benchmarks.contestants.numtape_eager import Stepper
 from benchmarks.contestants.profile import kernel_times
 from benchmarks.models import Model
@@ -38,6 +38,7 @@ class Contestant(Stepper):
             "arena": tape.memory.arena,
             "unshared": tape.memory.unshared,
             "heap": heap_of(self.step),
+            "heap without buffers": without_buffers(self.step),
         }
         if self.training and not self.exact:
             facts["kernels"] = kernel_times(tape, self.step)
