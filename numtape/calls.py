@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from numtape.ir.location import user_line
-from numtape.ir.ops.shapes import place
+from numtape.ir.ops.parts import place
 from numtape.ir.types import Type
 from numtape.runtime.blocks import Bound
 from numtape.runtime.tape import Tape

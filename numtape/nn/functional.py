@@ -10,7 +10,7 @@ import numpy as np
 
 from numtape.ir.interpreter import current
 from numtape.ir.op import REGISTRY
-from numtape.ir.ops import activations, indexing, normalisation
+from numtape.ir.ops import activations, attention, indexing, normalisation
 from numtape.ir.ops.shapes import ones_like
 from numtape.ir.types import ShapeError
 from numtape.nn.checks import check_probability, check_sizes
@@ -165,8 +165,8 @@ def scaled_dot_product_attention(
     lift = current().lift
     query, key, value = lift(query), lift(key), lift(value)
     if dropout_p == 0.0:
-        return normalisation.scaled_dot_product_attention(query, key, value, attn_mask, is_causal)
-    weights = normalisation.attention_weights(query, key, attn_mask, is_causal)
+        return attention.scaled_dot_product_attention(query, key, value, attn_mask, is_causal)
+    weights = attention.attention_weights(query, key, attn_mask, is_causal)
     return dropout(weights, dropout_p) @ value
 
 

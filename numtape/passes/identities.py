@@ -11,7 +11,8 @@ from typing import Any
 from numtape.ir.graph import Graph, Value
 from numtape.ir.op import Op
 from numtape.ir.ops.elementwise import add, alias, cast, detach, div, mul, neg, sub, where
-from numtape.ir.ops.shapes import broadcast_op, reshape_op, slice_, transpose_op
+from numtape.ir.ops.parts import slice_
+from numtape.ir.ops.shapes import broadcast_op, reshape_op, transpose_op
 from numtape.ir.types import Shape, broadcast
 from numtape.passes.rewrite import rewrite
 

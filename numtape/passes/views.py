@@ -12,7 +12,8 @@ from typing import Any
 from numtape.ir.graph import Graph, Value
 from numtape.ir.op import Op
 from numtape.ir.ops.elementwise import add
-from numtape.ir.ops.shapes import Bounds, concatenate_op, place, reshape_op, slice_, transpose_op
+from numtape.ir.ops.parts import Bounds, place, slice_
+from numtape.ir.ops.shapes import concatenate_op, reshape_op, transpose_op
 from numtape.ir.types import Shape
 from numtape.passes.identities import IDLE
 from numtape.passes.rewrite import rewrite

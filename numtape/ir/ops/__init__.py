@@ -2,11 +2,13 @@
 
 from numtape.ir.ops import (
     activations,
+    attention,
     dense,
     elementwise,
     indexing,
     linalg,
     normalisation,
+    parts,
     random,
     ranges,
     reductions,
@@ -15,11 +17,13 @@ from numtape.ir.ops import (
 
 __all__ = [
     "activations",
+    "attention",
     "dense",
     "elementwise",
     "indexing",
     "linalg",
     "normalisation",
+    "parts",
     "random",
     "ranges",
     "reductions",

@@ -12,9 +12,10 @@ import numpy as np
 
 from numtape.ir.location import OutOfRange
 from numtape.ir.op import Example, Op
+from numtape.ir.ops.parts import slice_
 from numtape.ir.ops.ranges import arange
 from numtape.ir.ops.rules import require_integers
-from numtape.ir.ops.shapes import expand_dims, reshape, slice_, transpose, zeros_like
+from numtape.ir.ops.shapes import expand_dims, reshape, transpose, zeros_like
 from numtape.ir.types import BOOL, INT, DtypeError, ShapeError, Type, normalise_axes
 
 

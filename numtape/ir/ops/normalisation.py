@@ -4,7 +4,6 @@ Each is one node with an expansion; the gradients are the ones worked by hand, w
 inputs so that nothing has to be saved.
 """
 
-import math
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,9 @@ import numpy as np
 from numtape.ir.op import Example, Op
 from numtape.ir.ops.elementwise import exp, isfinite, log, where
 from numtape.ir.ops.indexing import flat_positions, scatter_add, take_along_last
-from numtape.ir.ops.linalg import matmul
-from numtape.ir.ops.ranges import arange
 from numtape.ir.ops.rules import example, require_float, require_integers
 from numtape.ir.ops.shapes import full
-from numtape.ir.types import BOOL, INT, DtypeError, ShapeError, Type, broadcast, normalise_axes
+from numtape.ir.types import INT, ShapeError, Type, normalise_axes
 
 
 def _infer_along(x: Type, axis: int) -> Type:
@@ -30,14 +27,14 @@ def _shifted(x: Any, axis: int) -> Any:
     return x - where(isfinite(top), top, 0.0)
 
 
-def _positive(total: Any) -> Any:
+def positive(total: Any) -> Any:
     """A sum of exponentials, or 1 where everything was masked."""
     return where(total > 0.0, total, 1.0)
 
 
 def _expand_softmax(x: Any, axis: int) -> Any:
     e = exp(_shifted(x, axis))
-    return e / _positive(e.sum(axis, keepdims=True))
+    return e / positive(e.sum(axis, keepdims=True))
 
 
 def _softmax_vjp(g: Any, out: Any, x: Any, axis: int) -> Any:
@@ -65,7 +62,7 @@ _softmax = Op(
 
 def _expand_log_softmax(x: Any, axis: int) -> Any:
     shifted = _shifted(x, axis)
-    return shifted - log(_positive(exp(shifted).sum(axis, keepdims=True)))
+    return shifted - log(positive(exp(shifted).sum(axis, keepdims=True)))
 
 
 def _log_softmax_vjp(g: Any, out: Any, x: Any, axis: int) -> Any:
@@ -230,7 +227,7 @@ def _counted_rows(target: Any, ignore_index: int | None, dtype: np.dtype) -> tup
     counted = target != ignore_index
     kept = counted.astype(dtype)
     total = kept.sum()
-    return where(counted, target, 0), kept, where(total > 0.0, 1.0, 0.0) / _positive(total)
+    return where(counted, target, 0), kept, where(total > 0.0, 1.0, 0.0) / positive(total)
 
 
 def _expand_cross_entropy(
@@ -238,7 +235,7 @@ def _expand_cross_entropy(
 ) -> Any:
     safe, kept, share = _counted_rows(target, ignore_index, logits.dtype)
     z = _shifted(logits, logits.ndim - 1)
-    lse = log(_positive(exp(z).sum(-1)))
+    lse = log(positive(exp(z).sum(-1)))
     loss = lse - take_along_last(z, safe) * (1.0 - label_smoothing)
     if label_smoothing:
         loss = loss - z.mean(-1) * label_smoothing
@@ -258,7 +255,7 @@ def _cross_entropy_vjp(
     z = _shifted(logits, logits.ndim - 1)
     e = exp(z)
     weight = (g * share * kept).expand_dims(-1)
-    p = e * (weight / _positive(e.sum(-1, keepdims=True)))
+    p = e * (weight / positive(e.sum(-1, keepdims=True)))
     if label_smoothing:
         p = p - weight * (label_smoothing / logits.shape[-1])
     hit = (weight * (label_smoothing - 1.0)).reshape(-1)
@@ -312,85 +309,3 @@ def cross_entropy(
     return _cross_entropy(
         logits, target, ignore_index=ignore_index, label_smoothing=float(label_smoothing)
     )
-
-
-# ---- attention ----------------------------------------------------------------------------
-
-
-def _fits(shape: tuple[int, ...], larger: tuple[int, ...]) -> bool:
-    """Whether a shape broadcasts to a larger one."""
-    pairs = zip(reversed(shape), reversed(larger), strict=False)
-    return len(shape) <= len(larger) and all(n in (1, m) for n, m in pairs)
-
-
-def _infer_attention(q: Type, k: Type, v: Type, *mask: Type, causal: bool) -> Type:
-    require_float(q, k, v)
-    matched = q.shape[-1:] == k.shape[-1:] != (0,) and k.shape[-2:-1] == v.shape[-2:-1]
-    if len(q.shape) < 2 or not matched:
-        raise ShapeError(f"queries {q}, keys {k} and values {v} do not fit together")
-    batch = broadcast(*(Type(t.dtype, t.shape[:-2]) for t in (q, k, v)))
-    scores = Type(q.dtype, (*batch, q.shape[-2], k.shape[-2]))
-    for m in mask:
-        if m.dtype != BOOL:
-            raise DtypeError(f"a mask is boolean, true where attention is allowed, not {m}")
-        if not _fits(m.shape, scores.shape):
-            raise ShapeError(f"the mask {m} does not broadcast to the scores {scores.shape}")
-    return Type(q.dtype, (*batch, q.shape[-2], v.shape[-1]))
-
-
-def attention_weights(q: Any, k: Any, mask: Any = None, causal: bool = False) -> Any:
-    """softmax(q kᵀ / √d) with -inf where masked; rows with everything masked give zeros."""
-    # The scale goes into q: it is smaller than the scores.
-    scores = matmul(q * (1.0 / math.sqrt(q.shape[-1])), k.swapaxes(-1, -2))
-    if causal:
-        rows, columns = arange(q.shape[-2]).expand_dims(1), arange(k.shape[-2])
-        scores = scores + where(rows >= columns, 0.0, -math.inf).astype(scores.dtype)
-    if mask is not None:
-        scores = scores + where(mask, 0.0, -math.inf).astype(scores.dtype)
-    return softmax(scores)
-
-
-def _expand_attention(q: Any, k: Any, v: Any, *mask: Any, causal: bool) -> Any:
-    return matmul(attention_weights(q, k, mask[0] if mask else None, causal), v)
-
-
-def _reference_attention(
-    q: np.ndarray, k: np.ndarray, v: np.ndarray, *mask: np.ndarray, causal: bool
-) -> np.ndarray:
-    scores = q @ np.swapaxes(k, -1, -2) / np.sqrt(q.shape[-1])
-    if causal:
-        scores = np.where(np.tri(*scores.shape[-2:], dtype=np.bool_), scores, -1e30)
-    if mask:
-        scores = np.where(mask[0], scores, -1e30)
-    return _reference_softmax(scores, -1) @ v
-
-
-_attention = Op(
-    "attention",
-    _infer_attention,
-    expand=_expand_attention,
-    examples=(
-        example((2, 3, 4), (2, 5, 4), (2, 5, 6), reference=_reference_attention, causal=False),
-        example((2, 3, 4), (2, 3, 4), (2, 3, 4), reference=_reference_attention, causal=True),
-        Example(
-            lambda rng: (
-                *(rng.normal(size=(2, 3, 4)) for _ in range(3)),
-                np.array([[[True, True, False]], [[True, False, True]]]),
-            ),
-            _reference_attention,
-            {"causal": False},
-        ),
-    ),
-)
-
-
-def scaled_dot_product_attention(
-    q: Any, k: Any, v: Any, mask: Any = None, causal: bool = False
-) -> Any:
-    """softmax(q kᵀ / √d) v (Vaswani et al., 2017, equation 1).
-
-    q (..., T, d), k (..., S, d), v (..., S, e) give (..., T, e). `mask` is boolean, true where
-    attention is allowed, and broadcasts to (..., T, S); `causal` lets position t see up to t.
-    """
-    masks = () if mask is None else (mask,)
-    return _attention(q, k, v, *masks, causal=bool(causal))

@@ -10,6 +10,7 @@ import numpy as np
 
 from numtape.ir.interpreter import current
 from numtape.ir.op import Example, Op, Rule, scalar_dtype
+from numtape.ir.ops.parts import place, slice_, unmoved
 from numtape.ir.ops.ranges import arange
 from numtape.ir.ops.rules import example, lengths
 from numtape.ir.types import (
@@ -19,8 +20,6 @@ from numtape.ir.types import (
     Type,
     normalise_axes,
 )
-
-Bounds = tuple[tuple[int, int, int], ...]  # start, stop, step per axis; see `slices`
 
 
 def _infer_reshape(x: Type, shape: Shape) -> Type:
@@ -34,18 +33,12 @@ def copy_reshaped(x: np.ndarray, out: np.ndarray, shape: Shape) -> None:
     np.copyto(out.reshape(x.shape), x)
 
 
-def _unmoved(before: Sequence[Any], after: Sequence[Any]) -> int:
-    """How many leading axes are the same."""
-    pairs = enumerate(zip(before, after, strict=False))
-    return next((i for i, (n, m) in pairs if n != m), min(len(before), len(after)))
-
-
 reshape_op = Op(
     "reshape",
     _infer_reshape,
     copy_reshaped,  # where the strides of x allow no view
     (lambda g, out, x, shape: g.reshape(x.shape),),
-    rows=lambda x, shape: _unmoved(x.shape, shape),
+    rows=lambda x, shape: unmoved(x.shape, shape),
     view=np.reshape,
     examples=(example((3, 4), reference=np.reshape, shape=(2, 6)),),
 )
@@ -64,7 +57,7 @@ transpose_op = Op(
     _infer_transpose,
     view=np.transpose,
     vjps=(_transpose_vjp,),
-    rows=lambda x, axes: _unmoved(range(len(axes)), axes),
+    rows=lambda x, axes: unmoved(range(len(axes)), axes),
     examples=(example((2, 3, 4), reference=np.transpose, axes=(1, 2, 0)),),
 )
 
@@ -82,68 +75,9 @@ broadcast_op = Op(
     "broadcast_to",
     _infer_broadcast,
     view=np.broadcast_to,
-    rows=lambda x, shape: _unmoved(x.shape, shape),
+    rows=lambda x, shape: unmoved(x.shape, shape),
     vjps=(lambda g, out, x, shape: unbroadcast(g, x.shape),),
     examples=(example((3, 1), reference=np.broadcast_to, shape=(2, 3, 4)),),
-)
-
-
-def slices(bounds: Bounds) -> tuple[slice, ...]:
-    """Bounds as NumPy slices; a stop of -1 means before the first entry, for negative steps."""
-    return tuple(slice(a, None if b < 0 else b, s) for a, b, s in bounds)
-
-
-def _infer_slice(x: Type, bounds: Bounds) -> Type:
-    return Type(x.dtype, tuple(len(range(*b)) for b in bounds))
-
-
-def take_slice(x: np.ndarray, bounds: Bounds) -> np.ndarray:
-    """The slice as a view."""
-    return x[slices(bounds)]
-
-
-slice_ = Op(
-    "slice",
-    _infer_slice,
-    view=take_slice,
-    vjps=(lambda g, out, x, bounds: place(g, shape=x.shape, bounds=bounds),),
-    rows=lambda x, bounds: _unmoved([(0, n, 1) for n in x.shape], bounds),
-    examples=(
-        example(
-            (3, 6), reference=lambda x, bounds: x[1:3, 4::-2], bounds=((1, 3, 1), (4, -1, -2))
-        ),
-        example((6,), reference=lambda x, bounds: x[1:6:2], bounds=((1, 6, 2),)),
-    ),
-)
-
-
-def _infer_place(x: Type, shape: Shape, bounds: Bounds, fill: Scalar = 0.0) -> Type:
-    return Type(x.dtype, shape)
-
-
-def place_slice(
-    x: np.ndarray, out: np.ndarray, shape: Shape, bounds: Bounds, fill: Scalar = 0.0
-) -> None:
-    """`out` full of `fill` except for x at the bounds."""
-    out.fill(fill)
-    out[slices(bounds)] = x
-
-
-def _reference_place(x: np.ndarray, shape: Shape, bounds: Bounds, fill: float = 0) -> np.ndarray:
-    answer = np.full(shape, fill, x.dtype)
-    answer[tuple(slice(*b) for b in bounds)] = x
-    return answer
-
-
-place: Op = Op(
-    "place",
-    _infer_place,
-    place_slice,
-    (lambda g, out, x, shape, bounds, fill=0.0: slice_(g, bounds=bounds),),
-    examples=(
-        example((2, 3), reference=_reference_place, shape=(4, 6), bounds=((1, 3, 1), (0, 6, 2))),
-        example((2,), reference=_reference_place, shape=(5,), bounds=((2, 4, 1),), fill=7.0),
-    ),
 )
 
 
