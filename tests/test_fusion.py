@@ -1,14 +1,21 @@
 """Fusion into row tiles: what is grouped, and that no bit depends on it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers import written
 from programs import RandomProgram, each_step
 
 import numtape as nt
-from numtape import optim
+from numtape import nn, optim
+from numtape.ir.graph import Builder, first_part
+from numtape.ir.interpreter import active
+from numtape.ir.types import Type
+from numtape.ir.verify import VerifyError, verify
 from numtape.nn import functional as F
 from numtape.passes.fusion import fusion
+from numtape.passes.old_values import old_values
 from numtape.runtime import tiles
 
 
@@ -233,3 +240,61 @@ def test_two_tapes_share_no_region(small):
     assert first.numpy().tobytes() == weight.grad.numpy().tobytes()
     plan = compiled.tapes[0].plan
     assert all(t.stop < plan.first or t.start >= plan.first for t in plan.tilings)
+
+
+# ---- hard cases ---------------------------------------------------------------------------
+
+
+def test_repeating_along_new_axes_is_not_by_rows(small):
+    x = drawn(8, 32)
+
+    def repeated(x):
+        h = nt.tanh(x * 2.0)
+        return nt.exp(nt.broadcast_to(h, (8, 8, 32))), h
+
+    same_bits(repeated, x)
+    same_bits(lambda x, w: nt.broadcast_to(nt.tanh(x), (8, 8, 32)) @ w, x, drawn(8, 32, 4))
+
+
+def test_parameters_named_as_the_variables_of_loops(small):
+    class Named(nn.Module):
+        def __init__(self):
+            for name in ("i", "j", "k", "range", "tiles_1"):
+                setattr(self, name, nn.Parameter(drawn(6, 8)))
+
+        def forward(self, x):
+            return nt.exp(self.i * self.j) * self.k + x * self.range - self.tiles_1
+
+    same_bits(Named(), drawn(4, 6, 8))
+
+
+def test_many_axes_and_none(small):
+    assert same_bits(lambda x: nt.exp(x * 2.0) + 1.0, drawn(*(1,) * 12, 6, 8))
+    same_bits(lambda x: (x * 2.0, x.T.reshape(0, 2, 2)), drawn(4, 0))
+
+
+def test_the_verifier_looks_at_regions(small):
+    graph = fusion(nt.trace(lambda x: nt.exp(x * 2.0).sum(0) + 1.0, drawn(4, 6)).graph)
+    verify(graph)
+    (region,) = graph.regions
+    total = next(v for v in graph.nodes if v.op.name == "sum")
+    wrong = replace(region, nodes=(*region.nodes, total))
+    with pytest.raises(VerifyError, match="which it mixes"):
+        verify(replace(graph, regions=(wrong,)))
+    turned = replace(region, nodes=region.nodes[::-1])
+    with pytest.raises(VerifyError, match="order"):
+        verify(replace(graph, regions=(turned,)))
+
+
+def test_copies_of_old_values_stay_in_the_first_tape(small):
+    builder = Builder()
+    first = builder.input(Type(np.dtype("f4"), (4, 6)), "first")
+    second = builder.input(Type(np.dtype("f4"), (24,)), "second")
+    g = builder.input(Type(np.dtype("f4"), ()), "g")
+    with active(builder):
+        new = nt.exp(nt.tanh(first * 2.0))
+        flat, late = new.reshape(24), (first * g, second * g)
+    updates = ((first, new), (second, flat))
+    graph = fusion(old_values(builder.finish("f", (new, *late), updates, early=(2, 1))))
+    reverse = graph.nodes[first_part(graph, graph.nodes) :]
+    assert [v.op.name for v in reverse if v.op.view is None] == ["mul", "mul"]

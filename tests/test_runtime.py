@@ -155,3 +155,28 @@ def test_failing_kernel_shows_its_line():
     (shown,) = [f.line for f in frames if f.filename.startswith("<numtape")]
     assert shown in pick.tapes[0].source
     assert "test_runtime.py" in shown
+
+
+def test_one_value_for_two_tensors():
+    first, second = nt.Tensor(np.zeros(3)), nt.Tensor(np.zeros(3))
+
+    def both(x):
+        value = x * 2.0
+        first.assign(value)
+        second.assign(value)
+        return x + 1.0
+
+    nt.compile(both)(nt.Tensor(np.arange(3.0)))
+    assert first.numpy().tolist() == second.numpy().tolist() == [0.0, 2.0, 4.0]
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_repeated_once_is_no_reason_to_write_to_a_view(exact):
+    x = np.linspace(-1, 1, 24, dtype=np.float32).reshape(4, 6)
+    for function in (
+        lambda x: nt.exp(nt.broadcast_to(nt.tanh(x), (1, 4, 6))[0]),
+        lambda x: nt.tanh(nt.broadcast_to(x, (1, 4, 6))),
+        lambda x: nt.broadcast_to((x * 2.0).sum(), (1, 1)).sum(0) * 3.0,
+    ):
+        found = nt.compile(function, exact=exact)(x)
+        np.testing.assert_allclose(found.numpy(), function(nt.Tensor(x)).numpy(), rtol=1e-6)

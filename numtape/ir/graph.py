@@ -296,15 +296,33 @@ def ancestors(results: Iterable[Any]) -> set[Any]:
     return found
 
 
+def root_of(value: Value) -> Value:
+    """What a view looks at in the end."""
+    while value.op.view is not None:
+        (value,) = value.inputs
+    return value
+
+
+def independent(graph: Graph) -> set[Value]:
+    """The nodes that depend on no input."""
+    found: set[Value] = set()
+    for node in graph.nodes:
+        if found.issuperset(node.inputs):
+            found.add(node)
+    return found
+
+
 def first_part(graph: Graph, nodes: Sequence[Value]) -> int:
     """How many of the nodes, in order, belong to the first of two tapes.
 
-    All up to the last that an early output or an update needs; what stands between those reads
-    nothing that arrives late.
+    All up to the last that an early output or an update needs, or that reads storage before it
+    is updated; what stands between those reads nothing that arrives late.
     """
     if graph.early is None:
         return len(nodes)
     needed = ancestors((*graph.outputs[: graph.early[1]], *(new for _, new in graph.updates)))
+    updated = {old for old, _ in graph.updates}
+    needed |= {v for v in nodes if not updated.isdisjoint(map(root_of, v.inputs))}
     return max((i + 1 for i, v in enumerate(nodes) if v in needed), default=0)
 
 

@@ -60,6 +60,8 @@ class Op:
     ordered  for what adds up, in an order that NumPy or BLAS chooses by where entries lie:
              (*types) -> per input, whether all of it must be dense or only its matrices; see
              `ops.dense`.
+    rows     (*types, **attrs) -> along how many leading axes of the result it is computed one by
+             one, from the inputs at the same place. Absent, along none; entrywise, along all.
     """
 
     name: str

@@ -3,7 +3,7 @@
 Passes must hold it before and after; in between anything goes.
 """
 
-from numtape.ir.graph import CONSTANT, INPUT, Graph, Value, line, numbering
+from numtape.ir.graph import CONSTANT, INPUT, Graph, Region, Value, line, numbering
 from numtape.ir.types import DtypeError, ShapeError
 
 
@@ -26,11 +26,24 @@ def verify(graph: Graph) -> Graph:
     for value in graph.results:
         if value not in known:
             raise VerifyError(f"{graph.name}: the result {value!r} is not a node of the graph")
+    for region in graph.regions:
+        _check_region(graph, region)
     inputs = set(graph.inputs)
     for old, new in graph.updates:
         if old not in inputs or old.type[:2] != new.type[:2]:
             raise VerifyError(f"{graph.name}: {new!r} cannot update {old!r}")
     return graph
+
+
+def _check_region(graph: Graph, region: Region) -> None:
+    """Members stand in the order of the graph, and all compute the region's rows one by one."""
+    place = {v: i for i, v in enumerate(graph.nodes)}
+    places = [place.get(v, -1) for v in region.nodes]
+    if -1 in places or places != sorted(places):
+        raise VerifyError(f"{graph.name}: a region of {region.nodes} is not in the graph's order")
+    for node in region.nodes:
+        if node.rows[: len(region.rows)] != region.rows:
+            raise _fault(graph, node, f"it is in a region of rows {region.rows}, which it mixes")
 
 
 def _check_type(graph: Graph, node: Value) -> None:

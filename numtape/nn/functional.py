@@ -74,7 +74,10 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
 
     Raises ShapeError where the last axis of x is not that of the weight.
     """
-    x = current().lift(x)
+    lift = current().lift
+    x, weight = lift(x), lift(weight)
+    if weight.ndim != 2:
+        raise ShapeError(f"linear: the weight has the shape (out, in), not {weight.type}")
     if x.shape[-1:] != weight.shape[1:]:
         raise ShapeError(
             f"linear: the inner sizes differ: {x.type} does not end in the {weight.shape[1]} "

@@ -12,9 +12,9 @@ import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 
-from numtape.ir.graph import Graph, Region, Value, divisible, first_part
+from numtape.ir.graph import Graph, Region, Value, divisible, first_part, independent, root_of
 from numtape.ir.ops.dense import dense
-from numtape.ir.ops.linalg import matmul_op
+from numtape.ir.ops.parts import unmoved
 from numtape.ir.ops.shapes import reshape_op
 from numtape.ir.types import Shape
 
@@ -27,10 +27,7 @@ REACH = 128  # nodes to which the search goes: many of one shape may have nothin
 def fusion(graph: Graph) -> Graph:
     """The graph with its chains grouped into regions."""
     first = first_part(graph, graph.nodes)
-    fixed: set[Value] = set()
-    for node in graph.nodes:  # computed once, when a tape is bound
-        if fixed.issuperset(node.inputs):
-            fixed.add(node)
+    fixed = independent(graph)  # computed once, when a tape is bound
     early, late = (_Fuser(part, fixed) for part in (graph.nodes[:first], graph.nodes[first:]))
     return replace(
         graph,
@@ -108,7 +105,7 @@ class _Members:
 
     def offer(self, node: Value, rows: Shape) -> bool:
         """Take the node in if its inputs are known and it shares rows with the others."""
-        rows = common(self.rows, rows) if self.work else rows
+        rows = self.rows[: unmoved(self.rows, rows)] if self.work else rows
         if not (rows and self._ready(node) and self._follows(node, rows)):
             return False
         largest, deepest = max(self.largest, node.nbytes), max(self.deepest, node.ndim)
@@ -154,19 +151,7 @@ def _joins(node: Value) -> bool:
     """Whether a node can be computed row by row, and gains from it."""
     if node.op.view is not None or not node.rows:
         return False
-    if node.op is matmul_op and min(v.ndim for v in node.inputs) < 3:
-        return False  # one large product is faster whole
     return all(v.dtype.kind in "fb" for v in (node, *node.inputs))
-
-
-def common(a: Shape, b: Shape) -> Shape:
-    """The leading axes that two shapes share."""
-    if a == b:
-        return a
-    count = 0
-    while count < min(len(a), len(b)) and a[count] == b[count]:
-        count += 1
-    return a[:count]
 
 
 def follows(value: Value, rows: Shape, reader: Value) -> bool:
@@ -180,15 +165,11 @@ def follows(value: Value, rows: Shape, reader: Value) -> bool:
     return True
 
 
-def root_of(value: Value) -> Value:
-    """What a view looks at in the end."""
-    while value.op.view is not None:
-        (value,) = value.inputs
-    return value
-
-
 def is_view(node: Value) -> bool:
-    """Whether the node is a view for certain: a reshape of what is not dense may be a copy."""
+    """Whether the node is a view, unless storage from outside has strides that forbid it.
+
+    The runtime knows, and leaves a copy between the nodes of two regions.
+    """
     if node.op is not reshape_op:
         return node.op.view is not None and node.op is not dense
     (x,) = node.inputs

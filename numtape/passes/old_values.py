@@ -4,9 +4,10 @@ A tape updates storage at its end. A result that is a view of such storage, an u
 old value of one input into another, or a reverse tape that runs later would see the new value.
 """
 
+from collections.abc import Collection
 from dataclasses import replace
 
-from numtape.ir.graph import Graph, Value, ancestors
+from numtape.ir.graph import Graph, Value, ancestors, root_of
 from numtape.ir.ops.elementwise import cast
 from numtape.ir.types import Type
 from numtape.passes.rewrite import without_dead_nodes
@@ -14,18 +15,18 @@ from numtape.passes.rewrite import without_dead_nodes
 
 def old_values(graph: Graph) -> Graph:
     """The graph with copies of the old values that it shows or reads later."""
-    updated = {old for old, _ in graph.updates}
+    updated = dict.fromkeys(old for old, _ in graph.updates)
     if not updated:
         return graph
     return _shown(_read_late(graph, updated), updated)
 
 
-def _shown(graph: Graph, updated: set[Value]) -> Graph:
+def _shown(graph: Graph, updated: Collection[Value]) -> Graph:
     """Results that look at updated storage are copies."""
     copies: dict[Value, Value] = {}
 
     def kept(v: Value) -> Value:
-        if _storage(v) not in updated:
+        if root_of(v) not in updated:
             return v
         return copies.setdefault(v, _copy(v))
 
@@ -35,7 +36,7 @@ def _shown(graph: Graph, updated: set[Value]) -> Graph:
     return replace(graph, nodes=nodes, outputs=outputs, updates=updates)
 
 
-def _read_late(graph: Graph, updated: set[Value]) -> Graph:
+def _read_late(graph: Graph, updated: Collection[Value]) -> Graph:
     """What only the second of two tapes computes reads copies that the first has made."""
     if graph.early is None:
         return graph
@@ -58,10 +59,3 @@ def _read_late(graph: Graph, updated: set[Value]) -> Graph:
 
 def _copy(v: Value) -> Value:
     return Value(cast, (v,), {"dtype": v.dtype}, Type(v.dtype, v.shape), v.origin)
-
-
-def _storage(v: Value) -> Value:
-    """What a view looks at in the end."""
-    while v.op.view is not None:
-        (v,) = v.inputs
-    return v

@@ -7,7 +7,7 @@ arithmetic in another order, and less memory held in between.
 
 from dataclasses import replace
 
-from numtape.ir.graph import Graph, Value, users
+from numtape.ir.graph import Graph, Value, root_of, users
 
 
 def scheduling(graph: Graph) -> Graph:
@@ -21,7 +21,7 @@ class _Mover:
         self.users = users(graph)
         # Constants are nobody's work: they come first, wherever they were met.
         self.at = {v: -1.0 if v.is_constant else float(i) for i, v in enumerate(graph.nodes)}
-        self.kept = {_root(v) for v in graph.results}
+        self.kept = {root_of(v) for v in graph.results}
         late = graph.inputs[graph.early[0] :] if graph.early else ()
         self.ready = set(graph.inputs) - set(late)
 
@@ -38,11 +38,11 @@ class _Mover:
         """Whether what dies at the node is at least as large as what it makes."""
         if node.op.view is not None:
             return True
-        dying = {_root(v) for v in node.inputs if self._last_reader(v, node)}
+        dying = {root_of(v) for v in node.inputs if self._last_reader(v, node)}
         return sum(v.nbytes for v in dying) >= node.nbytes and bool(dying)
 
     def _last_reader(self, value: Value, node: Value) -> bool:
-        root = _root(value)
+        root = root_of(value)
         if not root.inputs or root in self.kept:  # given from outside, or needed to the end
             return False
         return all(u is node or u in self.ready for u in self._readers(root))
@@ -57,13 +57,7 @@ class _Mover:
         """Behind the inputs and behind the forward readers of what dies here."""
         before = [self.at[v] for v in node.inputs if v in self.at]
         for v in filter(lambda v: self._last_reader(v, node), node.inputs):
-            readers = self._readers(_root(v))
+            readers = self._readers(root_of(v))
             before += [self.at[u] for u in readers if u in self.ready and u is not node]
         # Moved nodes keep their own order: each sits a little behind what it follows.
         return max(before, default=self.at[node]) + 1e-6
-
-
-def _root(value: Value) -> Value:
-    while value.op.view is not None:
-        value = value.inputs[0]
-    return value

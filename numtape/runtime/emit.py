@@ -14,7 +14,7 @@ import numpy as np
 
 from numtape.ir.graph import Value, numbering
 from numtape.ir.types import Shape
-from numtape.runtime.loops import Loop
+from numtape.runtime.loops import LETTERS, Loop
 from numtape.runtime.lowering import Argument, Call, function_name, lower
 from numtape.runtime.plan import Plan
 from numtape.runtime.tiles import Tiles
@@ -54,6 +54,9 @@ class _Emitter:
             "reverse",
             "arguments",
             "outputs",
+            "range",
+            *LETTERS,
+            *(f"tiles_{i}" for i in range(1, len(plan.tilings) + 1)),
         }
         if clocked is not None:
             self.used.add("clock")
@@ -103,7 +106,7 @@ class _Emitter:
     def _tapes(self) -> list[str]:
         plan = self.plan
         direct = plan.direct
-        updates = (pair for pair in plan.graph.updates if pair[1] not in direct)
+        updates = (pair for pair in plan.graph.updates if pair[0] not in direct)
         copies = [line for pair in updates for line in self._copy_update(*pair)]
         if plan.graph.early is None:
             return self._function("step", plan.order, copies)
@@ -181,7 +184,8 @@ class _Emitter:
             if v is node or v not in self.names or root is None:
                 continue
             same = self.plan.owner.get(root) is owner and v.type[:2] == node.type[:2]
-            if same and self.plan.places[v].contiguous and v.nbytes == owner.nbytes:
+            place = self.plan.places[v]
+            if same and place.contiguous and place.writeable and v.nbytes == owner.nbytes:
                 return v
         return None
 
@@ -232,7 +236,7 @@ class _Emitter:
     def _call(self, call: Call, operand: Callable[[Argument], str]) -> str:
         inputs = [operand(a) for a in call.inputs]
         out = operand(call.out)
-        if call.function.__name__ == "_copy":
+        if call.function is np.copyto:
             return f"np.copyto({out}, {inputs[0]})"
         return self._call_text(call.function, inputs, call.attrs, f"out={out}")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from numtape.ir.graph import Graph, Value, ancestors
+from numtape.ir.graph import Graph, Value, ancestors, independent
 from numtape.ir.ops.dense import dense, lies_dense
 from numtape.ir.ops.indexing import wrap_index
 
@@ -29,6 +29,10 @@ class Place:
     @property
     def contiguous(self) -> bool:
         return self.prototype.flags.c_contiguous
+
+    @property
+    def writeable(self) -> bool:
+        return self.prototype.flags.writeable
 
     def same_entries(self, other: "Place") -> bool:
         """Whether both look at the same memory in the same order."""
@@ -87,10 +91,7 @@ def is_work(node: Value, places: Mapping[Value, Place]) -> bool:
 
 def hoisted(graph: Graph, places: Mapping[Value, Place]) -> list[Value]:
     """The nodes that depend on no input: computed once, when a tape is bound to its memory."""
-    fixed: set[Value] = set()
-    for node in graph.nodes:
-        if all(v in fixed for v in node.inputs):
-            fixed.add(node)
+    fixed = independent(graph)
     return [v for v in graph.nodes if v in fixed and is_work(v, places)]
 
 

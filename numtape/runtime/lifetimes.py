@@ -42,16 +42,17 @@ def lifetimes(
     places: Mapping[Value, Place],
     order: Sequence[Value],
     first: int,
+    stop: dict[Value, int],
     fixed: Sequence[Value],
     outside: Mapping[Value, object],
     tilings: Sequence[Tiles] = (),
 ) -> Lifetimes:
     """Lifetimes under `order`, whose leading `first` instructions are the first tape.
 
-    `fixed` live throughout; `outside` are inputs whose memory is not the arena's.
+    `stop` are the last reads of all; `fixed` live throughout; `outside` are inputs whose memory is
+    not the arena's.
     """
     end = len(order)
-    stop = _last_reads(graph, places, order, first)
     lives = Lifetimes(last=stop)
     for position, value in enumerate(graph.inputs):
         late = graph.early is not None and position >= graph.early[0]
@@ -125,7 +126,7 @@ def _open(lives: Lifetimes, value: Value, start: int, stop: int) -> None:
     lives.stop[value] = max(start, stop)
 
 
-def _last_reads(
+def last_reads(
     graph: Graph, places: Mapping[Value, Place], order: Sequence[Value], first: int
 ) -> dict[Value, int]:
     """The last instruction that reads each root; results are read after the last instruction."""
@@ -155,14 +156,14 @@ def _in_storage(
 ) -> dict[Value, Value]:
     """Updates that can be computed straight into the storage of the input they update."""
     made = {node: i for i, node in enumerate(order)}
-    reads = _last_reads(_without_results(graph), places, order, 0)
+    reads = last_reads(_without_results(graph), places, order, 0)
     found: dict[Value, Value] = {}
     # Storage whose old value is itself a result must keep it to the end.
     taken = {places[v].root for v in graph.results}
     for old, new in graph.updates:
         if old not in outside or new not in made or new in found or old in taken:
             continue
-        if not places[old].contiguous or not places[old].prototype.flags.writeable:
+        if not places[old].contiguous or not places[old].writeable:
             continue
         if old in crossed.get(new, ()):
             continue

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from numtape.ir.graph import Value
 from numtape.runtime.tiles import Tiles
 
-LETTERS = "ijklmnop"
+# The variables of the loops: the names of axes, one for each that NumPy can have.
+LETTERS = ("i", "j", "k", *(f"i{axis}" for axis in range(3, 64)))
 
 
 class Loop:
@@ -57,8 +58,9 @@ class Loop:
         """The list of tiles, as `bind` makes it."""
         tiles = self.tiles
         ranges = [
-            f"for {LETTERS[a]} in range(0, {tiles.rows[a]}, {self._step(a)})"
-            for a in range(tiles.axis + 1)
+            f"for {LETTERS[axis]} in range(0, {length}, {self._step(axis)})"
+            for axis, length in enumerate(tiles.rows[: tiles.axis + 1])
+            if length > 1
         ]
         parts = [f"        {part}," for part in self._parts]
         return [

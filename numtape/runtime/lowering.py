@@ -19,7 +19,10 @@ Argument = tuple[Value, tuple[int, ...] | None]
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """`function(*inputs, **attrs, out=out)`; shapes ask for reshaped views bound beforehand."""
+    """`function(*inputs, **attrs, out=out)`; shapes ask for reshaped views bound beforehand.
+
+    `np.copyto` has the result in front instead.
+    """
 
     function: Callable[..., Any]
     inputs: tuple[Argument, ...]
@@ -33,14 +36,10 @@ def lower(node: Value, places: Mapping[Value, Place]) -> Call:
         return _product(node, places)
     if node.op in (reshape_op, dense):
         (x,) = node.inputs
-        return Call(_copy, ((x, None),), (node, x.shape), {})
+        return Call(np.copyto, ((x, None),), (node, x.shape), {})
     assert node.op.kernel is not None, node
     inputs = tuple((v, None) for v in node.inputs)
     return Call(node.op.kernel, inputs, (node, None), node.attrs)
-
-
-def _copy(x: np.ndarray, out: np.ndarray) -> None:
-    np.copyto(out, x)
 
 
 def _product(node: Value, places: Mapping[Value, Place]) -> Call:

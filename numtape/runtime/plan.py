@@ -10,7 +10,7 @@ from numtape.ir.records import PassRecord, timed
 from numtape.ir.text import columns
 from numtape.runtime.arena import Slot, Span, aligned, pack
 from numtape.runtime.layout import Place, checks_first, hoisted, is_work, layouts
-from numtape.runtime.lifetimes import Lifetimes, lifetimes
+from numtape.runtime.lifetimes import Lifetimes, last_reads, lifetimes
 from numtape.runtime.memory import Memory, account
 from numtape.runtime.tiles import Tiles, tilings
 
@@ -24,10 +24,10 @@ class Plan:
     order     the nodes computed at replay; the leading `first` are the first tape's.
     places    the memory of every value.
     lives     how long, and `owner`: the root whose memory each root uses in the end.
-    offsets   bytes from the start of the arena, for owners that live in it.
-    direct    updates computed straight into the storage they go to.
-    records   what each step of planning did, as for passes.
     tilings   the regions that run tile by tile.
+    offsets   bytes from the start of the arena, for owners that live in it.
+    direct    the inputs whose updates are computed straight into their storage.
+    records   what each step of planning did, as for passes.
     """
 
     graph: Graph
@@ -49,7 +49,7 @@ class Plan:
 
     @property
     def direct(self) -> set[Value]:
-        return {new for old, new in self.graph.updates if self.owner.get(new) is old}
+        return {old for old, new in self.graph.updates if self.owner.get(new) is old}
 
     @property
     def summary(self) -> str:
@@ -73,8 +73,9 @@ def plan(
     held = set(fixed)
     order = checks_first(graph, [v for v in work if v not in held])
     first = first_part(graph, order)
-    cut, tiling = timed(tilings, graph, places, order, first)
-    lives, sharing = timed(lifetimes, graph, places, order, first, fixed, captured, cut)
+    last = last_reads(graph, places, order, first)
+    cut, tiling = timed(tilings, graph, order, first, last)
+    lives, sharing = timed(lifetimes, graph, places, order, first, last, fixed, captured, cut)
     slots, packing = timed(_slots, graph, lives, captured.keys() | held)
     fixed_offsets, constants = _end_to_end(fixed)
     memory = account(graph, list(captured), parameters, slots, order, constants)

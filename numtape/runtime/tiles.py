@@ -14,7 +14,6 @@ from typing import Any
 
 from numtape.ir.graph import Graph, Region, Value, divisible
 from numtape.ir.types import Shape
-from numtape.runtime.layout import Place
 
 TILE = 128 * 1024  # bytes of the widest member's part
 
@@ -62,10 +61,12 @@ class Tiles:
 
 
 def tilings(
-    graph: Graph, places: Mapping[Value, Place], order: Sequence[Value], first: int
+    graph: Graph, order: Sequence[Value], first: int, last: Mapping[Value, int]
 ) -> list[Tiles]:
-    """The regions that are worth tiling, in order; none reaches over the end of the first tape."""
-    reads = _reads(graph, places, order)
+    """The regions that are worth tiling, in order; none reaches over the end of the first tape.
+
+    `last` gives the last instruction that reads each value's memory.
+    """
     instructions = {v: i for i, v in enumerate(order)}
     found = []
     for region in graph.regions:
@@ -73,22 +74,9 @@ def tilings(
             cut = _cut(region.rows, nodes)
             if cut is not None:
                 stop = start + len(nodes) - 1
-                inside = [v for v in nodes if max(reads[v], default=-1) <= stop]
-                found.append(Tiles(nodes, region.rows, start, stop, *cut, frozenset(inside)))
+                inside = frozenset(v for v in nodes if last.get(v, stop) <= stop)
+                found.append(Tiles(nodes, region.rows, start, stop, *cut, inside))
     return sorted(found, key=lambda tiles: tiles.start)
-
-
-def _reads(
-    graph: Graph, places: Mapping[Value, Place], order: Sequence[Value]
-) -> dict[Value, list[int]]:
-    """The instructions that read the memory of each; results are read behind the last."""
-    reads: dict[Value, list[int]] = {v: [] for v in order}
-    for i, node in enumerate(order):
-        for v in node.inputs:
-            reads.get(places[v].root, []).append(i)  # type: ignore[arg-type]
-    for v in graph.results:
-        reads.get(places[v].root, []).append(len(order))  # type: ignore[arg-type]
-    return reads
 
 
 def _stretches(

@@ -196,9 +196,9 @@ class Recorder:
                 yield
         finally:
             self._shared = previous
-        if call is not None:  # it lets go of its memory itself
-            call.forget()
-        elif release:
+            if call is not None:  # it lets go of its memory itself
+                call.forget()
+        if call is None and release:
             node.op, node.inputs, node.versions = _RELEASED, (), ()
 
 

@@ -59,8 +59,8 @@ matmul_op = Op(
     _infer_matmul,
     matmul_rows,
     (_matmul_vjp_x, _matmul_vjp_y),
-    # Of one matrix BLAS computes all rows together, and not each with the same sums.
-    rows=lambda x, y: max(len(x.shape), len(y.shape)) - 2,
+    # The rows of one large matrix are computed together: by themselves they are other sums.
+    rows=lambda x, y: max(len(x.shape), len(y.shape)) - 2 if len(y.shape) > 2 else 0,
     promotes="all",
     broadcasts=True,
     ordered=_dense_factors,

@@ -75,7 +75,8 @@ broadcast_op = Op(
     "broadcast_to",
     _infer_broadcast,
     view=np.broadcast_to,
-    rows=lambda x, shape: unmoved(x.shape, shape),
+    # Axes that are added come first, and move all others.
+    rows=lambda x, shape: unmoved(x.shape, shape) if len(x.shape) == len(shape) else 0,
     vjps=(lambda g, out, x, shape: unbroadcast(g, x.shape),),
     examples=(example((3, 1), reference=np.broadcast_to, shape=(2, 3, 4)),),
 )
