@@ -46,9 +46,9 @@ def _own_sections(figures: Figures) -> list[str]:
         "One thread. A ratio below 1 means that numtape is faster, or takes less.",
         table(("what", "model", "target", "found", ""), target_rows(figures)),
         "### Where the time goes",
-        "Milliseconds of a step by kernel, by the lines of the tape's source; Python's tracing "
-        "adds a little to each. `np.matmul (sums)`: sums written as products with ones. `loops`: "
-        "the heads of loops over tiles.",
+        "Milliseconds of a step by cause, then by kernel, from `tape.profile`: each kernel's best "
+        "of a few rounds.",
+        _causes(figures),
         _kernels(figures),
         "### Compiling",
         "Milliseconds of each phase, once, when a shape is first seen.",
@@ -128,15 +128,26 @@ def _steps(figures: Figures, mode: str, model: str) -> str:
     return f"### {model}: {MODELS[model]}\n\n{table(head, rows)}{note}"
 
 
+def _causes(figures: Figures) -> str:
+    """Milliseconds by cause, a row for each model."""
+    found = {m: figures.report("train", m, NUMTAPE)["causes"] for m in figures.raw["train"]}
+    head = list(dict.fromkeys(cause for causes in found.values() for cause in causes))
+    rows = []
+    for model, causes in found.items():
+        total = sum(causes.values())
+        shares = (causes.get(cause, 0.0) for cause in head)
+        rows.append((model, *(f"{v:.3g} ({100 * v / total:.0f} %)" for v in shares)))
+    return table(("model", *head), rows)
+
+
 def _kernels(figures: Figures) -> str:
-    names = {}
+    """The dearest kernels that are no products of matrices, a row for each model."""
+    rows = []
     for model in figures.raw["train"]:
         kernels = figures.report("train", model, NUMTAPE)["kernels"]
-        ranked = sorted(kernels.items(), key=lambda item: -item[1])[:SHOWN_KERNELS]
-        total = sum(kernels.values())
-        names[model] = [f"`{n}` {v:.3g} ({100 * v / total:.0f} %)" for n, v in ranked]
-    rows = [(model, "; ".join(kernels)) for model, kernels in names.items()]
-    return table(("model", "kernels, the most expensive first"), rows)
+        dearest = list(kernels.items())[:SHOWN_KERNELS]
+        rows.append((model, "; ".join(f"`{name}` {ms:.3g}" for name, ms in dearest)))
+    return table(("model", "kernels apart from products of matrices, ms"), rows)
 
 
 def _phases(figures: Figures) -> str:

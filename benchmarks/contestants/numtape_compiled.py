@@ -1,13 +1,27 @@
 """numtape, compiled, with the passes it has by default. Also times its own matrix products."""
 
+from collections import Counter
 from typing import Any
 
 import numtape as nt
 from benchmarks.contestants.floor import Floor
 from benchmarks.contestants.heap import heap_of, without_buffers
 from benchmarks.contestants.numtape_eager import Stepper
-from benchmarks.contestants.profile import kernel_times
 from benchmarks.models import Model
+from numtape.runtime.profile import Profile
+
+ROUNDS = 3  # of a profile
+PRODUCTS = "matrix products"
+
+
+def costs(profile: Profile) -> dict[str, dict[str, float]]:
+    """Milliseconds of a step by cause, and by kernel what is no product of matrices."""
+    kernels: Counter[str] = Counter()
+    for kernel in profile.kernels:
+        if kernel.cause != PRODUCTS:
+            kernels[kernel.name.partition("(")[0]] += 1e3 * kernel.seconds
+    causes = {spent.name: 1e3 * spent.seconds for spent in profile.causes}
+    return {"causes": causes, "kernels": dict(kernels.most_common())}
 
 
 class Contestant(Stepper):
@@ -41,5 +55,5 @@ class Contestant(Stepper):
             "heap without buffers": without_buffers(self.step),
         }
         if self.training and not self.exact:
-            facts["kernels"] = kernel_times(tape, self.step)
+            facts |= costs(tape.profile(*self.batch, rounds=ROUNDS))
         return facts
