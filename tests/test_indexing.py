@@ -211,3 +211,19 @@ def test_einsum_broadcasts_ellipses(subscripts, shapes):
 def test_einsum_that_does_not_fit(subscripts, shapes, message):
     with pytest.raises(ValueError, match=message):
         nt.einsum(subscripts, *(drawn(*s) for s in shapes))
+
+
+@pytest.mark.parametrize("width", [1, 7, 300])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64])
+def test_gradients_of_rows_accumulate(width, dtype):
+    rng = np.random.default_rng(width)
+    table, weight = rng.normal(size=(40, width)), rng.normal(size=(3, 50, width))
+    index = rng.integers(0, 40, (3, 50)).astype(dtype)
+    expected = np.zeros_like(table)
+    np.add.at(expected, index, weight)
+
+    def slope(table, index):
+        return nt.grad(lambda t: (nt.take(t, index, axis=0) * weight).sum())(table)
+
+    assert np.array_equal(slope(table, index).numpy(), expected)
+    assert np.array_equal(nt.compile(slope, exact=True)(table, index).numpy(), expected)

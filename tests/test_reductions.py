@@ -87,3 +87,12 @@ def test_unbiased_variance():
     x = drawn(4, 5)
     same(nt.var(x, 0, ddof=1), np.var(x, 0, ddof=1))
     same(nt.std(x, ddof=1), np.std(x, ddof=1))
+
+
+@pytest.mark.parametrize("subscripts, products", [("ij,jk,kl->il", 36_000), ("ij,jk,k", 12_000)])
+def test_einsum_takes_the_cheapest_order(subscripts, products):
+    arrays = [np.ones(s) for s in ((50, 60), (60, 50), (50, 3))]
+    if "l" not in subscripts:
+        arrays[2] = arrays[2][:, 0]
+    tape = nt.compile(lambda *xs: nt.einsum(subscripts, *xs)).tape(*arrays)
+    assert tape.cost.products == products

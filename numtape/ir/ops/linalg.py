@@ -1,6 +1,7 @@
 """Matrix products: where a training step spends its time."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -198,15 +199,28 @@ def _without_repeated(x: Any, term: str, sizes: dict[str, int]) -> tuple[Any, st
     return (squeeze(x, axes) if axes else x), kept
 
 
+def _groups(operands: list[tuple[Any, str]], result: str) -> list[Sequence[int]]:
+    """Which operands to contract next, what comes of them going to the end: the cheapest order."""
+    numbers = {c: i for i, c in enumerate(dict.fromkeys("".join(t for _, t in operands)))}
+    given: list[Any] = []
+    for x, term in operands:
+        given += (np.broadcast_to(np.float32(), x.shape), [numbers[c] for c in term])
+    path, _ = np.einsum_path(*given, [numbers[c] for c in result], optimize="optimal")
+    return path[1:]
+
+
 def _expand_einsum(*xs: Any, subscripts: str) -> Any:
     terms, result = _parse(subscripts, [x.ndim for x in xs])
     sizes = _sizes(subscripts, terms, [x.shape for x in xs])
     fitted = [_without_repeated(x, t, sizes) for x, t in zip(xs, terms, strict=True)]
     pending = [_diagonals(x, t) for x, t in fitted]
-    while len(pending) > 1:
-        (x, s), (y, t), *rest = pending
-        needed = set(result).union(*(set(u) for _, u in rest))
-        pending = [_contract(x, s, y, t, needed), *rest]
+    for group in _groups(pending, result) if len(pending) > 1 else ():
+        met = [pending.pop(i) for i in sorted(group, reverse=True)]
+        while len(met) > 1:
+            (x, s), (y, t) = met.pop(), met.pop()
+            needed = set(result).union(*(set(u) for _, u in (*met, *pending)))
+            met.append(_contract(x, s, y, t, needed))
+        pending += met
     x, term = _sum_out(*pending[0], set(result))
     return transpose(x, [term.index(c) for c in result]) if len(term) > 1 else x
 
@@ -236,7 +250,7 @@ _einsum = Op(
 
 
 def einsum(subscripts: str, *xs: Any) -> Any:
-    """`numpy.einsum` on a subscript string; operands are contracted from left to right."""
+    """`numpy.einsum` on a subscript string; operands meet two by two, in the cheapest order."""
     return _einsum(*xs, subscripts=subscripts)
 
 
