@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from numtape.budget import as_bytes
 from numtape.passes import EXACT, PIPELINE, Pass
 from numtape.runtime.blocks import Blocks
 from numtape.tape import CompiledTape
@@ -37,11 +38,17 @@ class Compiled:
     """
 
     def __init__(
-        self, function: Callable, passes: tuple[Pass, ...], threads: int | None, max_tapes: int
+        self,
+        function: Callable,
+        passes: tuple[Pass, ...],
+        threads: int | None,
+        max_tapes: int,
+        memory: int | None = None,
     ) -> None:
         self.function = function
         self.passes = passes
         self.max_tapes = max_tapes
+        self.memory = memory
         self.misses: deque[str] = deque(maxlen=REASONS)  # why the latest traces were made
         self.traces = 0
         self._tapes: OrderedDict[Key, list[CompiledTape]] = OrderedDict()
@@ -69,7 +76,7 @@ class Compiled:
         found = methods.compiled.get(self)
         if found is None:
             bound = self.function.__get__(instance, owner)
-            made = Compiled(bound, self.passes, self._threads, self.max_tapes)
+            made = Compiled(bound, self.passes, self._threads, self.max_tapes, self.memory)
             found = methods.compiled.setdefault(self, made)
         return found
 
@@ -109,7 +116,7 @@ class Compiled:
 
     def _miss(self, key: Key, args: tuple, kwargs: dict) -> CompiledTape:
         reason = self._reason(key)
-        tape = CompiledTape(self.function, args, kwargs, self.passes, self._blocks)
+        tape = CompiledTape(self.function, args, kwargs, self.passes, self._blocks, self.memory)
         self.traces += 1
         self.misses.append(f"trace {self.traces}: {reason} ({tape.milliseconds:.0f} ms)")
         with self._lock:
@@ -145,19 +152,31 @@ class _Methods:
 
 
 def compile(
-    function: Callable, *, exact: bool = False, threads: int | None = None, max_tapes: int = 64
+    function: Callable,
+    *,
+    exact: bool = False,
+    threads: int | None = None,
+    max_tapes: int = 64,
+    memory: int | str | None = None,
 ) -> Compiled:
     """`function` (or module) as a program traced once per shape and replayed with NumPy kernels.
 
     Also usable as a decorator. `exact` keeps to passes that change no bit, so that the result
     equals the eager one with `==` at the same number of BLAS threads. `threads` limits BLAS
     during calls. The cache holds `max_tapes` tapes and drops the one unused for longest.
+
+    `memory` is the most that the arena of a call may take: bytes, or text such as "512MB"
+    (millions) or "1.5GiB" (2^30). What would be held longest for the time it costs to compute is
+    then computed again where it is read, which changes no bit; `tape.recomputed` says what that
+    costs. Where no plan keeps to the budget, the call (or `.tape`) raises a `MemoryError` with
+    the least that one takes, before anything runs.
     """
     if not callable(function):
         raise TypeError(f"compile takes a function or module, not {type(function).__name__}")
     if max_tapes < 1:
         raise ValueError(f"max_tapes is at least 1, not {max_tapes}")
-    return Compiled(function, EXACT if exact else PIPELINE, threads, max_tapes)
+    budget = None if memory is None else as_bytes(memory)
+    return Compiled(function, EXACT if exact else PIPELINE, threads, max_tapes, budget)
 
 
 def _leaves(args: tuple, kwargs: dict) -> list[Any]:

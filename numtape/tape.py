@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from numtape.budget import within
 from numtape.calls import Lease, Reverse
 from numtape.inspect.report import PassReport
 from numtape.ir.graph import Graph
@@ -21,11 +22,11 @@ from numtape.ir.interpreter import active
 from numtape.ir.location import user_line
 from numtape.ir.types import Type
 from numtape.lazy import lazy
-from numtape.passes import Pass, optimise
+from numtape.passes import Pass
 from numtape.runtime.blocks import Blocks
 from numtape.runtime.cost import Cost, cost
 from numtape.runtime.memory import Memory
-from numtape.runtime.plan import Plan
+from numtape.runtime.plan import Plan, plan
 from numtape.runtime.profile import Profile, profile
 from numtape.runtime.tape import Tape, explain
 from numtape.tracer.aliases import first_alias, owner, shares_memory
@@ -47,6 +48,7 @@ class CompiledTape:
     source        the program, as Python text.
     memory        its bytes, exact before the first run.
     passes        what passes and planner did, `PassRecord`s in order; printed, a table.
+    recomputed    what keeping to a budget of memory costs at every replay.
     milliseconds  what making it took, in all; `phases` by phase.
     """
 
@@ -57,7 +59,9 @@ class CompiledTape:
         kwargs: dict,
         passes: tuple[Pass, ...],
         blocks: Blocks,
+        budget: int | None = None,
     ) -> None:
+        self._budget = budget
         self.phases: dict[str, float] = {}
         self._seen = Structure.changes  # before: what changes from here on is looked at again
         with active(EAGER):
@@ -79,10 +83,24 @@ class CompiledTape:
         with self._timed("trace"):
             self._traced: Traced = trace(function, *args, **kwargs)
         with self._timed("passes"):
-            self._optimised, records = optimise(_program(self._traced), passes)
+            optimised = within(self._budget, _program(self._traced), passes, self._planned)
         with self._timed("plan and emit"):
-            self._tape = _bindable(self._optimised, self._traced, blocks)
-        self.passes = PassReport((*records, *self.plan.records))
+            self._tape = Tape(optimised.plan, self._outside(), blocks)
+        self.recomputed = optimised.recomputed
+        self.passes = PassReport((*optimised.report, *self.plan.records))
+
+    def _planned(self, graph: Graph) -> Plan:
+        captured = self._traced.captured
+        inputs = graph.inputs[self._traced.arguments :]
+        given = [
+            (v, c) for v, c in zip(inputs, captured, strict=False) if not isinstance(c, Gradient)
+        ]
+        parameters = [v for v, c in given if isinstance(c, Tensor) and c.requires_grad]
+        return plan(graph, {v: _array(c) for v, c in given}, parameters)
+
+    def _outside(self) -> list[np.ndarray]:
+        """The arrays that are read and updated where they are."""
+        return [_array(c) for c in self._traced.captured if not isinstance(c, Gradient)]
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:
@@ -128,7 +146,7 @@ class CompiledTape:
         joint = self._traced.joint
         if stage == "joint":
             return joint.graph if joint else self._traced.graph
-        return self._optimised
+        return self._tape.graph
 
     def profile(self, *args: Any, rounds: int = 5, **kwargs: Any) -> Profile:
         """Where one replay spends its time: each kernel's best of so many rounds.
@@ -153,7 +171,7 @@ class CompiledTape:
         return pictures.draw(self.graph(stage), path, arguments=self._traced.arguments, **options)
 
     def __repr__(self) -> str:
-        graph = self._optimised
+        graph = self._tape.graph
         return f"<tape of {graph.name}: {graph.operations} nodes, {self.memory.arena:,} bytes>"
 
     # ---- whether it still holds ------------------------------------------------------------
@@ -302,13 +320,6 @@ def _program(traced: Traced) -> Graph:
     outputs = (*graph.outputs[:count], *inward, *graph.outputs[count:])
     early = graph.early and (graph.early[0], graph.early[1] + len(inward))
     return replace(graph, outputs=outputs, updates=tuple(outward), early=early)
-
-
-def _bindable(graph: Graph, traced: Traced, blocks: Blocks) -> Tape:
-    captured = traced.captured
-    parameters = [i for i, c in enumerate(captured) if isinstance(c, Tensor) and c.requires_grad]
-    arrays = [None if isinstance(c, Gradient) else _array(c) for c in captured]
-    return Tape(graph, arrays, traced.arguments, parameters, blocks)
 
 
 def _tensor_at(target: Any, leaves: Sequence[Any]) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from numtape.ir.records import PassRecord
 from numtape.ir.text import columns
 
-HEADER = ("pass", "exact", "nodes", "", "bytes", "", "ms")
+HEADER = ("pass", "exact", "nodes", "", "bytes", "", "ms", "")
 
 
 class PassReport(tuple[PassRecord, ...]):
@@ -19,7 +19,7 @@ class PassReport(tuple[PassRecord, ...]):
 
 
 def pass_table(records: Sequence[PassRecord]) -> str:
-    """One line a pass: whether exact, nodes and bytes before and after, time; then the total."""
+    """One line a pass: whether exact, nodes and bytes before and after, time, and a note."""
     if not records:
         return "no passes"
     rows = [HEADER, *(_row(r) for r in records)]
@@ -31,9 +31,10 @@ def pass_table(records: Sequence[PassRecord]) -> str:
             *_change(first.nodes_before, last.nodes_after),
             *_change(first.bytes_before, last.bytes_after),
             f"{sum(r.milliseconds for r in records):.2f}",
+            "",
         )
     )
-    lines = columns(rows, left=(0, 1))
+    lines = columns(rows, left=(0, 1, 7))
     rule = "─" * max(map(len, lines))
     return "\n".join((lines[0], rule, *lines[1:-1], rule, lines[-1]))
 
@@ -45,6 +46,7 @@ def _row(record: PassRecord) -> tuple[str, ...]:
         *_change(record.nodes_before, record.nodes_after),
         *_change(record.bytes_before, record.bytes_after),
         f"{record.milliseconds:.2f}",
+        record.note,
     )
 
 

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import NamedTuple
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_FILES = ("calls.py", "compiler.py", "functions.py", "tape.py")
+_FILES = ("budget.py", "calls.py", "compiler.py", "functions.py", "tape.py")
 _FOLDERS = ("ir", "tracer", "passes", "runtime", "nn", "optim")
 _PLUMBING = tuple(PACKAGE + part for part in (*_FOLDERS, *_FILES))
 _GENERATED = ("<frozen", "<numtape")  # parts of Python, and tapes

@@ -11,7 +11,10 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class PassRecord:
-    """What one step did: whether exact, nodes (constants apart) and bytes before and after."""
+    """What one step did: whether exact, nodes (constants apart) and bytes before and after.
+
+    `note` is what else there is to say.
+    """
 
     name: str
     exact: bool
@@ -20,6 +23,7 @@ class PassRecord:
     bytes_before: int
     bytes_after: int
     milliseconds: float
+    note: str = ""
 
 
 def timed(

@@ -4,8 +4,9 @@ An exact pass changes no bit of any result; a reassociating one may round differ
 because what it adds up lies in memory in another order.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial, update_wrapper
 
 from numtape.ir.graph import Graph
 from numtape.ir.records import PassRecord, timed
@@ -20,6 +21,7 @@ from numtape.passes.fusion import fusion
 from numtape.passes.identities import identities
 from numtape.passes.old_values import old_values
 from numtape.passes.products import products
+from numtape.passes.recompute import recompute
 from numtape.passes.scheduling import scheduling
 from numtape.passes.sums import sums
 from numtape.passes.views import views
@@ -58,6 +60,22 @@ EXACT = tuple(
     if step.exact
     for p in ((Pass(dense_inputs, exact=True), step) if step.apply is fusion else (step,))
 )
+# What asks where nodes stand once and for all: behind all that moves them, or shares equal ones.
+_LAST = (old_values, fusion)
+
+
+def recomputing(
+    passes: Sequence[Pass],
+) -> tuple[tuple[Pass, ...], Callable[[int], tuple[Pass, ...]]]:
+    """The passes parted where `recompute` belongs, and for a number of bytes those from there."""
+    early = tuple(p for p in passes if p.apply not in _LAST)
+    last = tuple(p for p in passes if p.apply in _LAST)
+
+    def late(nbytes: int) -> tuple[Pass, ...]:
+        wanted = update_wrapper(partial(recompute, nbytes=nbytes), recompute)
+        return (Pass(wanted, exact=True), *last)
+
+    return early, late
 
 
 def optimise(

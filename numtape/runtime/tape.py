@@ -6,16 +6,15 @@ overwrite each other.
 
 import itertools
 import linecache
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from numtape.ir.graph import Graph
-from numtape.runtime.blocks import Bind, Blocks, Bound
+from numtape.runtime.blocks import Blocks, Bound
 from numtape.runtime.emit import emit
 from numtape.runtime.memory import Memory
-from numtape.runtime.plan import Plan, plan
+from numtape.runtime.plan import Plan
 
 _serial = itertools.count()
 
@@ -29,23 +28,14 @@ class Tape:
     """
 
     def __init__(
-        self,
-        graph: Graph,
-        captured: Sequence[np.ndarray | None],
-        arguments: int,
-        parameters: Collection[int] = (),
-        blocks: Blocks | None = None,
+        self, plan: Plan, captured: Sequence[np.ndarray], blocks: Blocks | None = None
     ) -> None:
-        """`captured` are the arrays of the inputs that follow so many `arguments`, None for one
-        that is given at each call; those at the positions `parameters` have gradients. Tapes
-        with the same `blocks` share memory."""
-        inputs = graph.inputs[arguments : arguments + len(captured)]
-        self.graph = graph
-        bound = {v: a for v, a in zip(inputs, captured, strict=True) if a is not None}
-        self.captured = tuple(bound.values())
-        self.plan: Plan = plan(graph, bound, [inputs[i] for i in parameters])
-        self.source, needs = emit(self.plan)
-        self.filename = f"<numtape {graph.name} {next(_serial)}>"
+        """`captured` are the arrays of the plan's inputs outside, in order. Tapes with the same
+        `blocks` share memory."""
+        self.graph, self.plan = plan.graph, plan
+        self.captured = tuple(captured)
+        self.source, needs = emit(plan)
+        self.filename = f"<numtape {plan.graph.name} {next(_serial)}>"
         self.bind = load(self.source, self.filename, needs)
         self._blocks = blocks if blocks is not None else Blocks()
 
