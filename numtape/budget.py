@@ -146,8 +146,9 @@ class _Search:
     def cheapest(self, budget: int) -> Optimised | None:
         """The cheapest of a few that keep to the budget, or None."""
         fitting: list[Optimised] = []
-        wanted, arena = budget, 0
-        for _ in range(TRIES):
+        wanted, arena, tries = budget, 0, 0
+        while wanted > 0 and tries < TRIES:
+            tries += 1
             found = self.made(wanted)
             if found.arena == arena:  # it gives no other
                 break

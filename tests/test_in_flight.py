@@ -92,3 +92,18 @@ def test_arena_comes_back_after_an_error():
             pick(np.ones(3), np.array([7]))
     gc.collect()
     assert pick.tapes[0]._tape.arenas == 1
+
+
+def test_reverse_tape_runs_late_where_state_takes_the_value_of_other_state():
+    state, other = nt.Tensor(np.ones(3)), nt.Tensor(np.full(3, 2.0))
+
+    def remember(x):
+        loss = (x * x).sum()
+        state.assign(other)
+        other.assign(other * 1.0)
+        return loss
+
+    x = nt.Tensor(np.array([1.0, -2.0, 3.0]), requires_grad=True)
+    loss = nt.compile(remember)(x)
+    (5.0 * loss).backward()
+    assert x.grad.tolist() == [10.0, -20.0, 30.0]

@@ -7,7 +7,7 @@ old value of one input into another, or a reverse tape that runs later would see
 from collections.abc import Collection
 from dataclasses import replace
 
-from numtape.ir.graph import Graph, Value, ancestors, root_of
+from numtape.ir.graph import Graph, Value, ancestors, first_part, root_of
 from numtape.ir.ops.elementwise import cast
 from numtape.ir.types import Type
 from numtape.passes.rewrite import without_dead_nodes
@@ -32,7 +32,8 @@ def _shown(graph: Graph, updated: Collection[Value]) -> Graph:
 
     outputs = tuple(map(kept, graph.outputs))
     updates = tuple((old, new if new is old else kept(new)) for old, new in graph.updates)
-    nodes = (*graph.nodes, *copies.values())
+    end = first_part(graph, graph.nodes)  # a reverse tape must not slip in before them
+    nodes = (*graph.nodes[:end], *copies.values(), *graph.nodes[end:])
     return replace(graph, nodes=nodes, outputs=outputs, updates=updates)
 
 

@@ -25,6 +25,8 @@ from numtape.passes.fusion import is_view
 from numtape.passes.rewrite import without_dead_nodes
 
 SMALLEST = 1000  # what has a smaller part of the most bytes is always kept
+PATIENCE = 4  # prices that may rise in vain
+PARTS = 4  # of what is dropped, of which the first may be kept
 ROUNDS = 8  # cuts one after the other, each at the peak that the last has left
 
 
@@ -37,17 +39,17 @@ def recompute(graph: Graph, nbytes: int) -> Graph:
     whole = _Counted(graph)
     if whole.peak <= nbytes:
         return graph
-    split, found = _Split(whole), [whole]
+    split, best, price, misses = _Split(whole), whole, 0.0, 0
     for choice in split.choices():
-        once = _Counted(split.without(choice.dropped))
-        if once.peak <= nbytes:
-            return split.latest(choice.dropped, nbytes)
-        found.append(_lowered(once, choice.price, nbytes))
-        if found[-1].peak <= nbytes:
-            return found[-1].graph
-        if found[-1].peak > whole.peak:  # so much runs again that it is in its own way
+        found = split.lowered(choice.dropped, nbytes)
+        if found.peak <= nbytes:
+            return found.graph
+        misses += 1
+        if found.peak < best.peak:
+            best, price, misses = found, choice.price, 0
+        if misses == PATIENCE:  # so much runs again that it is in its own way
             break
-    return min(found, key=lambda counted: counted.peak).graph
+    return _lowered(best, price, nbytes).graph
 
 
 def _lowered(counted: "_Counted", price: float, nbytes: int) -> "_Counted":
@@ -56,7 +58,7 @@ def _lowered(counted: "_Counted", price: float, nbytes: int) -> "_Counted":
         if counted.peak <= nbytes:
             break
         split = _Split(counted)
-        after = _Counted(split.without(split.best(price).dropped))
+        after = split.lowered(split.best(price).dropped, nbytes)
         if after.peak >= counted.peak:
             break
         counted = after
@@ -114,6 +116,7 @@ class _Split:
     """
 
     def __init__(self, counted: _Counted) -> None:
+        self.counted = counted
         self.graph, self.at, self.root = counted.graph, counted.at, counted.root
         results = {self.root[v] for v in self.graph.results}
         self.able = {
@@ -151,11 +154,11 @@ class _Split:
         one that lies between can be better (Eisner and Severance, 1976).
         """
         nothing = _Choice(0.0, set(), sum(v.nbytes for v in self.first))
-        return self._between(nothing, _Choice(math.inf, set(self.needed), 0))
+        everything = _Choice(math.inf, set(self.needed), 0)
+        yield from self._between(nothing, everything)
+        yield everything
 
     def _between(self, low: _Choice, high: _Choice) -> Iterator[_Choice]:
-        if low.held == high.held:
-            return
         price = (high.seconds - low.seconds) / (low.held - high.held)
         middle = self.best(price)
         if low.held > middle.held > high.held:
@@ -179,20 +182,30 @@ class _Split:
         at_hand = {v for v in self.needed if (v, False) in side}
         return _Choice(price, dropped, sum(v.nbytes for v in at_hand - dropped))
 
-    def latest(self, dropped: set[Value], nbytes: int) -> Graph:
-        """The graph without what is dropped, but for as much as fits of what is read first."""
-        starts = sorted({self.first[v] for v in dropped if v in self.first})
+    def lowered(self, dropped: set[Value], nbytes: int) -> _Counted:
+        """The graph without what is dropped, but for what is read first: that is kept as far as
+        the rest fits, or else as is best for the peak."""
+        starts = sorted({self.first.get(v, self.at) for v in dropped})
+        step = -(-len(starts) // PARTS)
+        tried: list[_Counted] = []
+        for i in reversed(range(0, len(starts), step or 1)):
+            tried.append(self._from(dropped, starts[i]))
+            if tried[-1].peak <= nbytes:
+                return self._latest(dropped, starts[i : i + step], nbytes)
+        return min(tried, key=lambda counted: counted.peak, default=self.counted)
+
+    def _latest(self, dropped: set[Value], starts: list[int], nbytes: int) -> _Counted:
+        """The graph that fits with as little recomputed as may be; all does from the first."""
 
         def too_large(start: int) -> bool:
-            return _Counted(self.without(dropped, start)).peak > nbytes
+            return self._from(dropped, start).peak > nbytes
 
-        # The first of them fits: it drops all.
-        return self.without(dropped, starts[bisect_left(starts[1:], True, key=too_large)])
+        return self._from(dropped, starts[bisect_left(starts[1:], True, key=too_large)])
 
-    def without(self, dropped: set[Value], start: int = 0) -> Graph:
+    def _from(self, dropped: set[Value], start: int) -> _Counted:
         """The graph that computes again what is dropped and not read before `start`."""
         again = {v for v in dropped if self.first.get(v, start) >= start}
-        return _Renewal(self, again, max(start, self.at)).graph()
+        return _Counted(_Renewal(self, again, start).graph())
 
 
 class _Renewal:

@@ -6,12 +6,12 @@ overwrite each other.
 
 import itertools
 import linecache
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from numtape.runtime.blocks import Blocks, Bound
+from numtape.runtime.blocks import Bind, Blocks, Bound
 from numtape.runtime.emit import emit
 from numtape.runtime.memory import Memory
 from numtape.runtime.plan import Plan
