@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from numtape.optim.optimizer import Optimizer, Rate, check_fraction, check_not_negative
+from numtape.optim.optimizer import Optimizer, Rate, Rule, check_fraction, check_not_negative
 from numtape.tracer.tensor import Tensor
 
 
@@ -33,19 +33,19 @@ class Adam(Optimizer):
         self.eps = check_not_negative("eps", eps)
         super().__init__(params, lr, weight_decay)
 
-    def update(
-        self, members: list[tuple[Tensor, ...]], count: Tensor, lr: Tensor, weight_decay: float
-    ) -> None:
+    def rule(self, count: Tensor, lr: Tensor, weight_decay: float) -> Rule:
         scalars = self._scalars(count, lr, weight_decay)
-        for p, first, second in members:
+
+        def update(p: Any, g: Any, first: Any, second: Any) -> tuple[Any, ...]:
             size, eps, kept = scalars(p.dtype)
-            g: Any = p.grad
             if weight_decay and not self.decoupled:
                 g = g + p * weight_decay
-            first.assign(first * self.betas[0] + g)
-            second.assign(second * self.betas[1] + g * g)
+            first = first * self.betas[0] + g
+            second = second * self.betas[1] + g * g
             start = p * kept if weight_decay and self.decoupled else p
-            p.assign(start - first / (second.sqrt() + eps) * size)
+            return start - first / (second.sqrt() + eps) * size, first, second
+
+        return update
 
     def _scalars(self, count: Tensor, lr: Tensor, weight_decay: float) -> Any:
         """What parameters share: step size, eps, and the share that decay leaves, by dtype.

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from numtape.functions import concatenate
 from numtape.ir.types import Type
 from numtape.tracer.holder import Holder, joined
 from numtape.tracer.recorder import no_grad
@@ -19,6 +20,11 @@ from numtape.tracer.trace import Trace, tracing
 
 Schedule = Callable[[Any], Any]
 Rate = float | Schedule
+Rule = Callable[..., tuple[Any, ...]]
+Member = tuple[Tensor, ...]  # a parameter and its moments
+
+# Entries of a parameter up to which its calls cost more than laying it beside the others.
+SMALL = 4096
 
 
 class Group(Holder):
@@ -47,7 +53,7 @@ class Group(Holder):
 
 
 class Optimizer(Holder):
-    """Base of the optimizers: give it `moments` and `update`.
+    """Base of the optimizers: give it `moments` and `rule`.
 
     params: tensors, or dicts {"params": tensors, "lr": ..., "weight_decay": ...} that may
     differ from the settings given here. lr: a number, to be changed by `optimizer.lr = number`
@@ -89,17 +95,18 @@ class Optimizer(Holder):
                     group.lr.assign(group.schedule(count))
                 members = [next(state) for _ in group.parameters]
                 due = [m for m in members if m[0].grad is not None]
-                self.update(due, count, group.lr.astype(np.float64), group.weight_decay)
+                rule = self.rule(count, group.lr.astype(np.float64), group.weight_decay)
+                for bundle in _bundles(due):
+                    _apply(rule, bundle)
 
-    def update(
-        self, members: list[tuple[Tensor, ...]], count: Tensor, lr: Tensor, weight_decay: float
-    ) -> None:
-        """Assign new values to parameters with gradients, each given with its moments.
+    def rule(self, count: Tensor, lr: Tensor, weight_decay: float) -> Rule:
+        """How a parameter changes: a function (p, g, *moments) -> (new p, *new moments).
 
+        It must go entry by entry: small parameters are updated together, laid end to end.
         `count` (this step's, from 1) and `lr` are float64 scalars: reckon with them first, and
         cast the result to the dtype of the parameter.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no update(); define it")
+        raise NotImplementedError(f"{type(self).__name__} has no rule(); define it")
 
     def zero_grad(self) -> None:
         """Clear the gradients of all parameters."""
@@ -139,6 +146,44 @@ class Optimizer(Holder):
         for moment in self.moments:
             for p, tensor in zip(self.parameters, getattr(self, moment), strict=True):
                 recorder.name(tensor, joined(recorder.name_of(p), moment))
+
+
+def _bundles(members: Iterable[Member]) -> list[list[Member]]:
+    """The members, small ones of one dtype together."""
+    alone: list[list[Member]] = []
+    together: dict[np.dtype, list[Member]] = {}
+    for member in members:
+        p = member[0]
+        if p.size <= SMALL:
+            together.setdefault(p.dtype, []).append(member)
+        else:
+            alone.append([member])
+    return [*alone, *together.values()]
+
+
+def _apply(rule: Rule, bundle: list[Member]) -> None:
+    """Assign what the rule makes of parameters and moments."""
+    if len(bundle) == 1:
+        ((p, *moments),) = bundle
+        for tensor, value in zip((p, *moments), rule(p, p.grad, *moments), strict=True):
+            tensor.assign(value)
+        return
+    p, *moments = (_end_to_end(column) for column in zip(*bundle, strict=True))
+    new = rule(p, _end_to_end([p.grad for p, *_ in bundle]), *moments)
+    for column, value in zip(zip(*bundle, strict=True), new, strict=True):
+        _assign_parts(column, value)
+
+
+def _end_to_end(tensors: Iterable[Any]) -> Any:
+    return concatenate([t.reshape(-1) for t in tensors])
+
+
+def _assign_parts(tensors: Iterable[Tensor], flat: Any) -> None:
+    start = 0
+    for tensor in tensors:
+        stop = start + tensor.size
+        tensor.assign(flat[start:stop].reshape(tensor.shape))
+        start = stop
 
 
 def scalar_state(value: float) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from numtape.optim.optimizer import Optimizer, Rate, check_not_negative
+from numtape.optim.optimizer import Optimizer, Rate, Rule, check_not_negative
 from numtape.tracer.tensor import Tensor
 
 
@@ -36,18 +36,17 @@ class SGD(Optimizer):
         self.moments = ("velocity",) if momentum else ()
         super().__init__(params, lr, weight_decay)
 
-    def update(
-        self, members: list[tuple[Tensor, ...]], count: Tensor, lr: Tensor, weight_decay: float
-    ) -> None:
+    def rule(self, count: Tensor, lr: Tensor, weight_decay: float) -> Rule:
         share = 1.0 - (count > 1.0).astype(np.float64) * self.dampening
-        for p, *velocity in members:
-            g: Any = p.grad
+
+        def update(p: Any, g: Any, *velocity: Any) -> tuple[Any, ...]:
             if weight_decay:
                 g = g + p * weight_decay
-            direction = self._accelerated(g, velocity[0], share) if velocity else g
-            p.assign(p - direction * lr.astype(p.dtype))
+            if not velocity:
+                return (p - g * lr.astype(p.dtype),)
+            added = g * share.astype(g.dtype) if self.dampening else g
+            new = velocity[0] * self.momentum + added
+            direction = g + new * self.momentum if self.nesterov else new
+            return p - direction * lr.astype(p.dtype), new
 
-    def _accelerated(self, g: Any, velocity: Tensor, share: Tensor) -> Any:
-        added = g * share.astype(g.dtype) if self.dampening else g
-        velocity.assign(velocity * self.momentum + added)
-        return g + velocity * self.momentum if self.nesterov else velocity
+        return update

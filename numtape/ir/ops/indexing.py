@@ -29,7 +29,7 @@ def check_range(index: np.ndarray, size: int, lowest: int) -> None:
 
     The line it names is that of the call: of a compiled function where a tape runs.
     """
-    if index.size == 0 or (index.min() >= lowest and index.max() < size):
+    if index.size == 0 or (lowest <= index.min() and index.max() < size):
         return
     position = np.argwhere((index < lowest) | (index >= size))[0]
     where_ = tuple(int(p) for p in position)
@@ -42,7 +42,7 @@ def check_range(index: np.ndarray, size: int, lowest: int) -> None:
 def wrap(index: np.ndarray, out: np.ndarray, size: int, lowest: int) -> None:
     """Checked indices, the negative ones counted from the end."""
     check_range(index, size, lowest)
-    negative = index.size and index.min() < 0
+    negative = lowest < 0 and index.size and index.min() < 0
     if out is not index:
         np.copyto(out, index, casting="unsafe")
     if negative:
@@ -117,6 +117,9 @@ def add_at(
     """`np.add.at` along one axis of a copy of x (of x itself when `out` is x)."""
     if out is not x:
         np.copyto(out, x)
+    if out.ndim == index.ndim == 1:
+        np.add.at(out, index, values)
+        return
     target = np.moveaxis(out, axis, 0)
     source = np.moveaxis(values, tuple(range(axis, axis + index.ndim)), tuple(range(index.ndim)))
     if target.ndim == 1:
