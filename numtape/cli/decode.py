@@ -1,7 +1,9 @@
 """`numtape translate` and `numtape generate`: what a trained model is for."""
 
 import argparse
+import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,22 @@ from numtape.training.folder import load_model
 from numtape.transformer import GPT
 
 
+def at_least(lowest: float) -> Callable[[str], Any]:
+    """Reads an argument as a number of the type of `lowest`; argparse's error for one below."""
+
+    def read(words: str) -> Any:
+        number = type(lowest)(words)
+        if not lowest <= number < math.inf:
+            raise argparse.ArgumentTypeError(f"give at least {lowest:g}, not {words}")
+        return number
+
+    read.__name__ = type(lowest).__name__  # which argparse names where it is no number at all
+    return read
+
+
+COUNT = at_least(1)
+
+
 def add_translate(commands: Any) -> argparse.ArgumentParser:
     """The parser of `numtape translate`."""
     parser = commands.add_parser(
@@ -26,7 +44,7 @@ def add_translate(commands: Any) -> argparse.ArgumentParser:
     _add_model(parser)
     parser.add_argument("--input", metavar="FILE", help="plain or .gz; stdin unless given")
     parser.add_argument("--output", metavar="FILE", help="stdout unless given")
-    parser.add_argument("--beam", type=int, default=5, help="hypotheses kept (default 5)")
+    parser.add_argument("--beam", type=COUNT, default=5, help="hypotheses kept (default 5)")
     parser.add_argument(
         "--reference", metavar="FILE", help="the right translations, for the BLEU score"
     )
@@ -43,19 +61,24 @@ def add_generate(commands: Any) -> argparse.ArgumentParser:
     parser.set_defaults(run=run_generate)
     _add_model(parser)
     parser.add_argument("--prompt", default="", help="how the text begins (default: a new line)")
-    parser.add_argument("--tokens", type=int, default=500, help="how many to add (default 500)")
     parser.add_argument(
-        "--temperature", type=float, default=0.8, help="0 takes the likeliest (default 0.8)"
+        "--tokens", type=at_least(0), default=500, help="how many to add (default 500)"
     )
-    parser.add_argument("--top-k", type=int, help="draw from so many likeliest; all unless given")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws (default 0)")
+    parser.add_argument(
+        "--temperature",
+        type=at_least(0.0),
+        default=0.8,
+        help="0 takes the likeliest (default 0.8)",
+    )
+    parser.add_argument("--top-k", type=COUNT, help="draw from so many likeliest; all unless given")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of the draws (default 0)")
     return parser
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="the folder of a run")
     parser.add_argument(
-        "--threads", type=int, metavar="N", help="threads of BLAS; as in training unless given"
+        "--threads", type=COUNT, metavar="N", help="threads of BLAS; as in training unless given"
     )
 
 
@@ -69,7 +92,7 @@ def run_translate(given: argparse.Namespace) -> int:
     if reference is not None:  # before translating, so that a mistake costs no time
         check_references(lines, reference)
     with threadpool_limits(given.threads or options.threads, user_api="blas"):
-        found = translate(model, tokenizers, lines, given.beam)
+        found = translate(model, tokenizers, lines, given.beam, given.input or "the input")
     _write("".join(f"{text}\n" for text in found), given.output)
     if reference is not None:
         print(bleu(found, reference), file=sys.stderr)

@@ -5,7 +5,7 @@ import difflib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from numtape import __version__
 from numtape.cli import decode, graph, train
@@ -15,18 +15,23 @@ from numtape.training.errors import CheckpointError, DataError, TrainingError
 
 PROGRAM = "numtape"
 FAILED, INTERRUPTED = 2, 130
+ALIKE = 0.7  # how much of an option's name must be right for a guess at what was meant
 ERRORS = (CheckpointError, DataError, DrawError, ImportError, OSError, TrainingError, ValueError)
 
 
 class Parser(argparse.ArgumentParser):
     """Answers a mistake with one line, and suggests the option that was meant."""
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, allow_abbrev=False)  # what is short now may be two later
+
     def error(self, message: str) -> NoReturn:
-        known = list(self._option_string_actions)
-        for word in message.replace(":", " ").split():
-            close = difflib.get_close_matches(word, known, 1) if word.startswith("--") else []
-            if close and word not in known:
-                message += f"; did you mean {close[0]}?"
+        known = [option[2:] for option in self._option_string_actions if option.startswith("--")]
+        for word in message.replace(":", " ").replace("=", " ").split():
+            name = word.removeprefix("--")
+            close = difflib.get_close_matches(name, known, 1, ALIKE) if name != word else []
+            if close and name not in known:
+                message += f"; did you mean --{close[0]}?"
         self.exit(FAILED, f"{PROGRAM}: error: {message} (all options: {self.prog} --help)\n")
 
 

@@ -10,6 +10,7 @@ from numtape.training import run
 from numtape.training.options import NOT_FOR, PRESETS, Options, changed, flag
 
 INTERRUPTED = 130
+UNSET = {"d_ff": "4 times --d-model", "threads": "as many as BLAS finds"}
 DESCRIPTION = (
     "Train an encoder-decoder on dates (without an argument) or on parallel text (--pairs), or a "
     "GPT on any text (--text)."
@@ -37,7 +38,12 @@ GROUPS: dict[str, Sequence[Setting]] = {
         _setting("layers", "layers, of the encoder and of the decoder each"),
         _setting("d_ff", "width inside a feed-forward"),
         _setting("dropout", "probability of dropping a value", float),
-        _setting("tie_embeddings", "share the embedding", str, choices=("none", "output", "all")),
+        _setting(
+            "tie_embeddings",
+            "share the target's embedding with the output, or all with the source too",
+            str,
+            choices=("none", "output", "all"),
+        ),
         _setting("activation", "of the feed-forward", str, choices=("relu", "gelu", "silu")),
         _setting("experts", "feed-forwards in a mixture; 0 is a plain one"),
         _setting("context", "tokens that a GPT sees at once"),
@@ -55,7 +61,12 @@ GROUPS: dict[str, Sequence[Setting]] = {
         _setting("lr", "highest learning rate", float),
         _setting("min_lr", "where the cosine ends", float),
         _setting("warmup", "steps over which the learning rate rises"),
-        _setting("schedule", "what follows", str, choices=("paper", "cosine", "constant")),
+        _setting(
+            "schedule",
+            "the learning rate after its rise",
+            str,
+            choices=("paper", "cosine", "constant"),
+        ),
         _setting("betas", "of AdamW", float, nargs=2, metavar=("B1", "B2")),
         _setting("weight_decay", "of AdamW, for matrices", float),
         _setting("clip", "largest norm of the gradients; 0 does not clip", float),
@@ -87,9 +98,18 @@ def add(commands: Any) -> argparse.ArgumentParser:
         for name, text, rest in settings:
             group.add_argument(flag(name), help=text + _defaults(name), **rest)
         if title == "model":
-            group.add_argument("--pre-norm", action="store_true", help="norms before sublayers")
-            group.add_argument("--post-norm", dest="pre_norm", action="store_false", help="after")
+            _add_norms(group)
     return parser
+
+
+def _add_norms(group: Any) -> None:
+    where = group.add_mutually_exclusive_group()
+    where.add_argument(
+        "--pre-norm", action="store_true", help="norms before the sublayers (the default)"
+    )
+    where.add_argument(
+        "--post-norm", dest="pre_norm", action="store_false", help="norms after the sublayers"
+    )
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -111,17 +131,19 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 def _defaults(name: str) -> str:
     """The default for each task, briefly."""
     values = {
-        task: getattr(preset, name)
+        task: _shown(name, getattr(preset, name))
         for task, preset in PRESETS.items()
-        if name not in NOT_FOR[task] and getattr(preset, name) is not None
+        if name not in NOT_FOR[task]
     }
-    if len(set(values.values())) == 1:
-        return f" (default {_shown(next(iter(values.values())))})"
-    shown = ", ".join(f"{task} {_shown(value)}" for task, value in values.items())
-    return f" (default: {shown})" if shown else ""
+    different = set(values.values())
+    if len(different) == 1:
+        return f" (default {different.pop()})" if different != {""} else ""
+    return f" (default: {', '.join(f'{task} {value}' for task, value in values.items())})"
 
 
-def _shown(value: Any) -> str:
+def _shown(name: str, value: Any) -> str:
+    if value is None:
+        return UNSET.get(name, "")
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 

@@ -155,9 +155,9 @@ def _rows(pairs: int, source: int, target: int, tokens_per_batch: int, multiple:
     most = tokens_per_batch // (source + target) // multiple * multiple
     if not most:
         raise DataError(
-            f"tokens_per_batch {tokens_per_batch} cannot hold {multiple} pair(s) of {source} + "
-            f"{target} tokens; raise it to at least {multiple * (source + target)} or lower "
-            "max_length"
+            f"a batch of {tokens_per_batch} tokens cannot hold {multiple} pair(s) of {source} + "
+            f"{target}; allow batches of at least {multiple * (source + target)} tokens, or a "
+            "lower maximum length"
         )
     batches = ceil(pairs / most)
     return ceil(pairs / batches / multiple) * multiple

@@ -106,8 +106,8 @@ class TextData:
             if len(part) <= context:
                 raise DataError(
                     f"the {name} part has {len(part)} of the text's {len(stream)} tokens and a "
-                    f"context of {context} needs at least {context + 1}; use a shorter context, "
-                    "a longer text or another validation fraction"
+                    f"context of {context} needs at least {context + 1}; use a shorter context "
+                    "or a longer text"
                 )
 
     def batch(self, step: int) -> TextBatch:
@@ -245,8 +245,8 @@ def _keep(
     if not kept:
         raise DataError(
             f"none of the {len(source)} pairs is left: {dropped['too long']} are longer than "
-            f"max_length {max_length}, {dropped['empty']} have an empty side; raise max_length "
-            "or give other data"
+            f"the maximum of {max_length} tokens, {dropped['empty']} have an empty side; raise "
+            "the maximum length or give other data"
         )
     return kept, dropped
 

@@ -8,7 +8,7 @@ from tqdm import tqdm
 from numtape.lazy import lazy
 from numtape.training.errors import DataError
 from numtape.training.tasks import Tokenizer
-from numtape.training.tokens import EOS, PAD, Ids
+from numtape.training.tokens import EOS, PAD, Ids, encode_lines
 from numtape.transformer import GPT, Transformer, beam_search, generate, greedy_decode
 
 try:
@@ -21,15 +21,19 @@ MULTIPLE = 16
 
 
 def translate(
-    model: Transformer, tokenizers: Sequence[Tokenizer], texts: Sequence[str], beam: int = 1
+    model: Transformer,
+    tokenizers: Sequence[Tokenizer],
+    texts: Sequence[str],
+    beam: int = 1,
+    origin: str = "the texts",
 ) -> list[str]:
     """The translation of each text; empty ones stay empty, and the model reads as much as it can.
 
     Texts of like length are decoded together. Raises DataError for characters that the source
-    tokenizer does not know.
+    tokenizer does not know, with the number of the text as a line of `origin`.
     """
     longest = model.config.max_length
-    sources = [tokenizers[0].encode(text)[: longest - 1] for text in texts]
+    sources = [ids[: longest - 1] for ids in encode_lines(tokenizers[0], texts, origin)]
     written = [""] * len(texts)
     groups = list(_groups([len(ids) for ids in sources]))
     # Seen on a terminal only, and only if it takes a while.
@@ -69,13 +73,13 @@ def exact_match(found: Sequence[str], wanted: Sequence[str]) -> float:
 
 def check_references(lines: Sequence[str], wanted: Sequence[str]) -> None:
     """Raises DataError where numbers of lines differ, ImportError where sacrebleu is absent."""
-    if sacrebleu is None:
-        raise ImportError("BLEU needs the sacrebleu library: pip install 'numtape[text]'")
     if len(lines) != len(wanted):
         raise DataError(
             f"{len(lines)} lines to translate and {len(wanted)} references; line N of one must "
             "be the translation of line N of the other"
         )
+    if sacrebleu is None:
+        raise ImportError("BLEU needs the sacrebleu library: pip install sacrebleu")
 
 
 def bleu(found: Sequence[str], wanted: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ Ctrl-C ends it after the current step, so that what is saved is always between t
 
 import signal
 import threading
+import time
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -54,8 +55,7 @@ def run_loop(trainer: Trainer, folder: Path, progress: Progress) -> bool:
     options = trainer.options
     with Stop() as stop:
         while trainer.steps < options.steps and not stop.requested:
-            tokens = trainer.advance()
-            progress.step(trainer.losses[-1], tokens)
+            _advance(trainer, progress)
             ended = trainer.steps == options.steps
             if ended or trainer.steps % options.eval_every == 0:
                 mean = trainer.validate()
@@ -64,6 +64,13 @@ def run_loop(trainer: Trainer, folder: Path, progress: Progress) -> bool:
                 _try_to_save(trainer, folder, progress)
         save_run(folder, trainer)
     return trainer.steps >= options.steps
+
+
+def _advance(trainer: Trainer, progress: Progress) -> None:
+    start, traced = time.perf_counter(), trainer.tracing
+    tokens = trainer.advance()
+    seconds = time.perf_counter() - start - (trainer.tracing - traced)
+    progress.step(trainer.losses[-1], tokens, seconds)
 
 
 def _try_to_save(trainer: Trainer, folder: Path, progress: Progress) -> None:

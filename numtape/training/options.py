@@ -10,7 +10,7 @@ from typing import Any
 
 COUNTS = (
     *("d_model", "heads", "layers", "context", "max_length", "batch", "batch_tokens", "shapes"),
-    *("steps", "warmup", "eval_every", "save_every"),
+    *("d_ff", "steps", "warmup", "eval_every", "save_every", "threads"),
 )
 
 
@@ -66,16 +66,23 @@ class Options:
 
     def __post_init__(self) -> None:
         for name in COUNTS:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{flag(name)} is at least 1, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{flag(name)} is at least 1, not {value}")
         if self.d_model % self.heads:
             raise ValueError(f"--heads {self.heads} does not divide --d-model {self.d_model}")
-        for name in ("lr", "min_lr", "clip", "weight_decay"):
+        for name in ("lr", "min_lr", "clip", "weight_decay", "experts", "vocab", "seed"):
             if not 0.0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{flag(name)} is not below 0, not {getattr(self, name)}")
+                raise ValueError(
+                    f"{flag(name)} is a finite number of at least 0, not {getattr(self, name)}"
+                )
         for name in ("dropout", "label_smoothing", "average"):
             if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"{flag(name)} lies in [0, 1), not at {getattr(self, name)}")
+                raise ValueError(
+                    f"{flag(name)} is at least 0 and below 1, not {getattr(self, name)}"
+                )
+        if self.task == "dates" and self.tie_embeddings == "all":
+            raise ValueError("--tie-embeddings all needs one vocabulary; dates have two, so output")
 
     def to_dict(self) -> dict[str, Any]:
         """Field names and plain values; `from_dict` takes it back."""

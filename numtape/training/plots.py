@@ -14,7 +14,6 @@ except ImportError:
     figure = None  # type: ignore[assignment]
 
 BARS = "▁▂▃▄▅▆▇█"
-INSTALL = "for a picture of the loss: pip install 'numtape[plot]'"
 WIDTH = 60  # of the line of text
 WIDE = 10.0  # the ratio of losses from which on their axis is logarithmic
 
@@ -54,9 +53,10 @@ def running_mean(losses: Sequence[float], window: int) -> np.ndarray:
 
 
 def sparkline(losses: Sequence[float]) -> str:
-    """The losses as one line of bars, on a logarithmic scale."""
+    """The losses as one line of bars on a logarithmic scale, between the first and the last."""
     groups = np.array_split(np.asarray(losses, np.float64), min(WIDTH, len(losses)))
-    values = np.log([max(float(g.mean()), 1e-12) for g in groups])
+    means = [max(float(g.mean()), 1e-12) for g in groups]
+    values = np.log(means)
     span = max(float(np.ptp(values)), 1e-12)
     heights = (values - values.min()) / span * (len(BARS) - 1)
-    return "".join(BARS[round(h)] for h in heights)
+    return f"{means[0]:.3g} {''.join(BARS[round(h)] for h in heights)} {means[-1]:.3g}"

@@ -10,18 +10,22 @@ from typing import Self
 
 from tqdm import tqdm
 
-BAR = "{n_fmt}/{total_fmt} |{bar}| {desc}, {remaining} left"
+BAR = "{n_fmt}/{total_fmt} |{bar}| {desc}"
 LOG_SECONDS = 10.0
 SMOOTHING = 0.95
 
 
 class Progress:
-    """The steps, loss, tokens a second and time left of a run; a context manager."""
+    """The steps, loss, tokens a second and time left of a run; a context manager.
+
+    Speed is that of the steps alone: tracing, validating and saving do not count.
+    """
 
     def __init__(self, done: int, total: int) -> None:
         self.done, self.total = done, total
         self.loss = 0.0
         self.steps = self.tokens = 0
+        self.stepping = 0.0
         self.started = self.logged = time.perf_counter()
         self.ended: float | None = None
         self.live = sys.stderr.isatty()
@@ -34,11 +38,12 @@ class Progress:
             disable=not self.live,
         )
 
-    def step(self, loss: float, tokens: int) -> None:
-        """One more step: the shown loss is a running mean."""
+    def step(self, loss: float, tokens: int, seconds: float) -> None:
+        """One more step, which took so long; the shown loss is a running mean."""
         self.loss = SMOOTHING * self.loss + (1 - SMOOTHING) * loss if self.steps else loss
         self.steps += 1
         self.tokens += tokens
+        self.stepping += seconds
         if self.live:
             self.bar.set_description_str(self._summary(), refresh=False)
             self.bar.update()
@@ -57,20 +62,22 @@ class Progress:
 
     @property
     def step_rate(self) -> float:
-        return self.steps / self.seconds
+        """Steps a second; 0 before the first."""
+        return self.steps / self.stepping if self.steps else 0.0
 
     @property
     def token_rate(self) -> float:
-        return self.tokens / self.seconds
+        """Tokens a second that are not padding; 0 before the first step."""
+        return self.tokens / self.stepping if self.steps else 0.0
 
     def _summary(self) -> str:
-        return f"loss {self.loss:.4f}, {self.token_rate:,.0f} tokens/s"
+        left = tqdm.format_interval((self.total - self.done - self.steps) / self.step_rate)
+        return f"loss {self.loss:.4f}, {self.token_rate:,.0f} tokens/s, {left} left"
 
     def _log(self) -> None:
         self.logged = time.perf_counter()
         now = self.done + self.steps
-        left = tqdm.format_interval((self.total - now) / self.step_rate)
-        print(f"{now}/{self.total}  {self._summary()}, {left} left", file=sys.stderr, flush=True)
+        print(f"{now}/{self.total}  {self._summary()}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Self:
         return self

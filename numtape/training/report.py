@@ -85,7 +85,7 @@ def _plot(trainer: Trainer, path: Path) -> str:
     title = f"Loss of the task: {trainer.options.task}"
     if plots.plot_losses(trainer.losses, trainer.validation, title, path):
         return str(path)
-    return "as a picture with matplotlib: pip install 'numtape[plot]'"
+    return "as a picture with matplotlib: pip install matplotlib"
 
 
 def _line(name: str, text: str) -> None:

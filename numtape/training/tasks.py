@@ -16,7 +16,14 @@ from numtape.training.data import PairData, TextData, read_parallel, read_text
 from numtape.training.dates import SOURCE_CHARACTERS, TARGET_CHARACTERS, date_pairs
 from numtape.training.errors import DataError
 from numtape.training.options import Options
-from numtape.training.tokens import PAD, BPETokenizer, CharTokenizer, Ids, tokenizer_from_dict
+from numtape.training.tokens import (
+    PAD,
+    BPETokenizer,
+    CharTokenizer,
+    Ids,
+    encode_lines,
+    tokenizer_from_dict,
+)
 from numtape.transformer import GPT, GPTConfig, Transformer, TransformerConfig
 
 TRAINING_DATES, HELD_OUT_DATES = 50_000, 1_000
@@ -140,11 +147,9 @@ def _vocabularies(
 def _translation(
     options: Options, tokenizers: tuple[Tokenizer, ...], train: Any, held: Any
 ) -> Task:
-    def data(sides: Any) -> PairData:
-        sources, targets = (
-            [tokenizer.encode(text) for text in side]
-            for tokenizer, side in zip((tokenizers[0], tokenizers[-1]), sides, strict=True)
-        )
+    def data(part: str, sides: Any) -> PairData:
+        sources = encode_lines(tokenizers[0], sides[0], f"{part} source")
+        targets = encode_lines(tokenizers[-1], sides[1], f"{part} target")
         return PairData(
             sources,
             targets,
@@ -154,7 +159,7 @@ def _translation(
             seed=options.seed,
         )
 
-    training, validation = data(train), data(held)
+    training, validation = data("training", train), data("validation", held)
     model = build_model(options.task, _transformer_config(options, tokenizers), options.dtype)
     return Task(
         model,

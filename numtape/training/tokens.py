@@ -162,11 +162,22 @@ def tokenizer_from_dict(description: dict[str, Any]) -> CharTokenizer | BPEToken
     raise DataError(f"the tokenizer is of kind {kind!r}; this version knows 'char' and 'bpe'")
 
 
+def encode_lines(tokenizer: Tokenizer, lines: Iterable[str], origin: str) -> list[Ids]:
+    """The ids of each line; raises DataError, which names `origin` and the line's number."""
+    encoded = []
+    for number, line in enumerate(lines, 1):
+        try:
+            encoded.append(tokenizer.encode(line))
+        except DataError as error:
+            raise DataError(f"{origin}, line {number}: {error}") from None
+    return encoded
+
+
 def _require_library() -> None:
     if tokenizers is None:
         raise ImportError(
-            "a BPE tokenizer needs the tokenizers library: pip install 'numtape[text]', "
-            "or use CharTokenizer"
+            "a BPE tokenizer needs the tokenizers library: pip install tokenizers, or use "
+            "characters: --vocab 0 in the command, CharTokenizer in a program"
         )
 
 

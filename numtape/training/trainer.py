@@ -34,6 +34,11 @@ class Trainer:
         self.step = compile_step(task, self.optimizer, options)
         self.judge = compile(task.loss)
 
+    @property
+    def tracing(self) -> float:
+        """The seconds that tapes of the step have taken to make so far."""
+        return sum(tape.milliseconds for tape in self.step.tapes) / 1e3
+
     def advance(self) -> int:
         """One step on the batch that is due; the number of its tokens.
 
