@@ -7,7 +7,7 @@ of modules, globals), so that a change means a new trace and never a stale answe
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import update_wrapper
 from typing import Any
@@ -20,7 +20,13 @@ from numtape.passes import EXACT, PIPELINE, Pass
 from numtape.runtime.blocks import Blocks
 from numtape.tape import CompiledTape
 from numtape.tracer.recorder import grad_enabled
-from numtape.tracer.structure import changed_static, flatten, skeleton
+from numtape.tracer.structure import (
+    changed_static,
+    flatten,
+    parameter_names,
+    readable,
+    skeleton,
+)
 from numtape.tracer.tensor import Tensor
 from numtape.tracer.trace import input_type, is_array, tracing
 
@@ -118,13 +124,16 @@ class Compiled:
         reason = self._reason(key)
         tape = CompiledTape(self.function, args, kwargs, self.passes, self._blocks, self.memory)
         self.traces += 1
-        self.misses.append(f"trace {self.traces}: {reason} ({tape.milliseconds:.0f} ms)")
         with self._lock:
+            before = len(self.tapes)
             # Those for other modes, such as eval(), may serve again.
             made = [*self._tapes.pop(key, ()), tape]
             self._tapes[key] = made[-min(MODES, self.max_tapes) :]
             while len(self.tapes) > self.max_tapes:
                 self._tapes.popitem(last=False)
+            dropped = before + 1 - len(self.tapes)
+        note = f", and {dropped} dropped" if dropped else ""
+        self.misses.append(f"trace {self.traces}: {reason} ({tape.milliseconds:.0f} ms){note}")
         return tape
 
     def _reason(self, key: Key) -> str:
@@ -135,9 +144,9 @@ class Compiled:
         if not keys:
             return "the first call"
         if kept:
-            return "; ".join(kept[-1].changed())
-        nearest = min(keys, key=lambda k: len(_differences(k, key)))
-        return "; ".join(_differences(nearest, key))
+            return "; ".join(_gathered(kept[-1].changed()))
+        names = parameter_names(self.function)
+        return "; ".join(min((_differences(k, key, names) for k in reversed(keys)), key=len))
 
 
 class _Methods:
@@ -209,18 +218,29 @@ def _signature(leaf: Any) -> tuple:
     return input_type(leaf)
 
 
-def _differences(old: Key, new: Key) -> list[str]:
+def _differences(old: Key, new: Key, names: Sequence[str]) -> list[str]:
+    leaves = [readable(path, names) for path, entry in new[0] if entry is None]
     found = []
     if old[0] != new[0]:
-        found.append(changed_static(old[0], new[0]))
+        found.append(changed_static(old[0], new[0], names))
     if old[1] != new[1]:
         found.append("gradients are " + ("wanted" if new[1] else "not wanted"))
     for i, j in sorted({*old[2]} ^ {*new[2]}):
-        found.append(f"argument {i} is{'' if (i, j) in new[2] else ' not'} argument {j}")
-    for i, (a, b) in enumerate(zip(old[3:], new[3:], strict=False)):
+        same = "" if (i, j) in new[2] else " not"
+        found.append(f"argument {leaves[i]} is{same} argument {leaves[j]}")
+    for name, a, b in zip(leaves, old[3:], new[3:], strict=False):
         if a != b:
-            found.append(f"argument {i} is {_shown(b)}, it was {_shown(a)}")
+            found.append(f"argument {name} is {_shown(b)}, it was {_shown(a)}")
     return found
+
+
+def _gathered(changes: list[str]) -> Iterator[str]:
+    """One for each kind of setting: train() and eval() change every module below the one called."""
+    kinds: dict[str, list[str]] = {}
+    for change in changes:
+        kinds.setdefault(change.rpartition(".")[2], []).append(change)
+    for first, *others in kinds.values():
+        yield f"{first} (and {len(others)} more like it)" if others else first
 
 
 def _shown(signature: tuple) -> str:

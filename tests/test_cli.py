@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from numtape.cli.main import main
-from numtape.training import checkpoint, tasks
+from numtape.training import checkpoint, evaluate, tasks
 
 SMALL = "--d-model 8 --heads 2 --layers 1 --d-ff 8 --eval-every 4 --save-every 3"
 TEXT = f"{SMALL} --context 8 --batch 2"
@@ -167,6 +167,21 @@ def test_a_checkpoint_is_drawn() -> None:
     [
         ("train --stps 4", "did you mean --steps?"),
         ("train --heads x", "invalid int value"),
+        ("train --layer 1", "unknown: --layer 1; did you mean --layers?"),
+        ("train --foo", "unknown: --foo ("),
+        ("train --pre-norm --post-norm", "not allowed with argument --pre-norm"),
+        ("train --threads 0", "--threads is at least 1, not 0"),
+        ("train --lr nan", "--lr is a finite number of at least 0, not nan"),
+        ("train --experts -1", "--experts is a finite number of at least 0, not -1"),
+        ("train --dropout 1.5", "--dropout is at least 0 and below 1, not 1.5"),
+        ("train --tie-embeddings all", "needs one vocabulary"),
+        ("train --text text.txt --context 700", "use a shorter context or a longer text"),
+        ("train --pairs source.gz target --vocab 0 --batch-tokens 5", "allow batches of at least"),
+        ("translate run --beam 0", "argument --beam: give at least 1, not 0"),
+        ("translate run --threads 0", "argument --threads: give at least 1, not 0"),
+        ("generate run --temperature -1", "argument --temperature: give at least 0, not -1"),
+        ("generate run --temperature nan", "argument --temperature: give at least 0, not nan"),
+        ("generate run --tokens many", "argument --tokens: invalid int value: 'many'"),
         ("train --heads 3", "--heads 3 does not divide --d-model 64"),
         ("train --context 9", "--context does not apply to the task 'dates'"),
         ("train --steps 0", "--steps is at least 1"),
@@ -198,6 +213,43 @@ def test_models_and_commands_must_fit(capsys: pytest.CaptureFixture) -> None:
     tensors = next(Path("run").glob("tensors-*"))
     tensors.write_bytes(tensors.read_bytes()[:-9])
     assert "truncated" in fails(capsys, "generate run")
+
+
+def test_an_unknown_character_is_named_with_its_line(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert train_pairs("--steps 1 --out run") == 0
+    Path("given").write_text("abc\nab?\n")
+    capsys.readouterr()
+    assert "given, line 2: character '?'" in fails(capsys, "translate run --input given")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"!")))
+    assert "the input, line 1: character '!'" in fails(capsys, "translate run")
+    Path("other").write_text("xy\nyx?\n")
+    files = "train --pairs source.gz target --valid given other"
+    Path("given").write_text("abc\nabc\n")
+    assert "validation target, line 2: character '?'" in fails(capsys, files, PAIRS)
+
+
+def test_references_are_counted_before_a_library_is_missed(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert train_pairs("--steps 1 --out run") == 0
+    capsys.readouterr()
+    monkeypatch.setattr(evaluate, "sacrebleu", None)
+    Path("given").write_text("abc\n")
+    command = "translate run --input given --reference"
+    assert "1 lines to translate and 24 references" in fails(capsys, command, "target")
+    assert "pip install sacrebleu" in fails(capsys, command, "given")
+
+
+def test_help_tells_the_default_of_each_task(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        run("train --help")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "(default: dates 4 times --d-model, pairs 512, text 4 times --d-model)" in shown
+    assert "threads of BLAS (default: dates 1, pairs as many as BLAS finds, text 1)" in shown
+    assert "norms before the sublayers (the default)" in shown
+    assert "None" not in shown
 
 
 def test_debug_shows_the_traceback() -> None:

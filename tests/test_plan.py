@@ -207,7 +207,7 @@ def test_hoisting():
         "%2: f64[4] cast 64 32 computed once, apart",
         "%3: f64[3,4] add 0 end 0 96 over %0",
     ]
-    assert called == ["np.add(arg0, v2, out=arg0)"]
+    assert called == ["np.add(x, v2, out=x)"]
 
 
 def test_in_place():
@@ -235,10 +235,10 @@ def test_in_place():
         "%4: f64[3,4] mul 3 end 128 96 over %3",
     ]
     assert called == [
-        "np.exp(arg0, out=arg0)",
-        "np.add(arg0, 1.0, out=v2)",
+        "np.exp(x, out=x)",
+        "np.add(x, 1.0, out=v2)",
         "np.multiply(v2, 2.0, out=v2)",
-        "np.multiply(v2, arg0, out=v2)",
+        "np.multiply(v2, x, out=v2)",
     ]
 
 
@@ -262,7 +262,7 @@ def test_updates_in_place():
         "%2: f64[4] add 0 end straight into %1",
         "%3: f64[4] mul 1 end 0 32 over %0",
     ]
-    assert called == ["np.add(captured0, arg0, out=captured0)", "np.multiply(arg0, 2.0, out=arg0)"]
+    assert called == ["np.add(captured0, x, out=captured0)", "np.multiply(x, 2.0, out=x)"]
 
 
 def test_buffer_reuse():
@@ -284,9 +284,9 @@ def test_buffer_reuse():
         "%4: f64[3,4] matmul 2 end 256 96",
     ]
     assert called == [
-        "np.matmul(arg0, arg1, out=v2)",
-        "np.matmul(v2, arg1, out=v3)",
-        "np.matmul(v3, arg1, out=v4)",
+        "np.matmul(x, w, out=v2)",
+        "np.matmul(v2, w, out=v3)",
+        "np.matmul(v3, w, out=v4)",
     ]
 
 

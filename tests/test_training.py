@@ -1,6 +1,8 @@
 """Training: presets, steps that resume bit for bit, averages, the loop, and what it reports."""
 
 import signal
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -271,6 +273,38 @@ def test_the_loop_saves_and_looks_at_the_validation_loss(
     assert checkpoint.load(tmp_path)[1]["step"] == 8
     assert capsys.readouterr().out.count("validation loss") == 2
     assert progress.steps == 8 and progress.tokens == 8 * 16
+
+
+def test_speed_is_that_of_the_steps_alone(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = trained(text_options(text, steps=3, eval_every=1), 0)
+    advance = trainer.advance
+
+    def traced() -> int:
+        time.sleep(0.2)
+        monkeypatch.setattr(Trainer, "tracing", trainer.tracing + 0.2)
+        return advance()
+
+    trainer.advance = traced  # type: ignore[method-assign]
+    trainer.validate = lambda: time.sleep(0.2) or 1.0  # type: ignore[method-assign]
+    trainer.step.tape(*trainer.task.batch(0))
+    with Progress(0, 3) as progress:
+        run_loop(trainer, tmp_path, progress)
+    assert progress.seconds > 1.2
+    assert 0 < progress.stepping < 0.4
+    assert progress.step_rate == 3 / progress.stepping
+
+
+def test_the_bar_is_whole_from_the_first_frame(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with Progress(0, 200) as progress:
+        assert capsys.readouterr().err.rstrip().endswith("|")
+        progress.step(2.0, 50, 0.5)
+        progress.bar.refresh()
+        assert "| loss 2.0000, 100 tokens/s, 01:39 left" in capsys.readouterr().err
 
 
 def test_a_signal_ends_the_loop_after_the_step(text: str, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any
 
 Path = str
@@ -64,30 +65,62 @@ def skeleton(tree: Any, is_leaf: Callable[[Any], bool], path: Path = "") -> Skel
     return ((path, (type(tree), tree)),)
 
 
-def changed_static(old: Skeleton, new: Skeleton) -> str:
+def changed_static(old: Skeleton, new: Skeleton, names: Sequence[str] = ()) -> str:
     """The first place in which two skeletons differ, in words; empty where they do not."""
     before, after = dict(old), dict(new)
     for path in dict.fromkeys((*after, *before)):
         a, b = before.get(path, "absent"), after.get(path, "absent")
         if a != b:
-            return f"argument {readable(path)} is {_shown(b)}, it was {_shown(a)}"
+            name = readable(path, names)
+            if a == "absent" and any(readable(p, names) == name for p in before):
+                return f"argument {name} is given {_way(path)}, it was not"
+            return f"argument {name} is {_shown(b)}, it was {_shown(a)}"
     return ""
 
 
 def _shown(entry: Any) -> str:
     if entry is None:
-        return "an array"
+        return "an input (array or float)"
     if isinstance(entry, tuple):
         return repr(entry[1])
     return entry if isinstance(entry, str) else f"a {entry.__name__}"
 
 
-def readable(path: Path) -> str:
-    """`[0][1]` (of arguments and keywords) as `arg1`, `[1]['mask']` as `mask`."""
+def _way(path: Path) -> str:
+    return "by position" if path.startswith("[0]") else "by keyword"
+
+
+def parameter_names(function: Callable) -> tuple[str, ...]:
+    """What a function calls its positional arguments, one that takes the rest with a star.
+
+    Empty where Python cannot tell.
+    """
+    try:
+        found = inspect.signature(getattr(function, "forward", function)).parameters.values()
+    except (TypeError, ValueError):
+        return ()
+    plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [p.name for p in found if p.kind in plain]
+    return (*names, *(f"*{p.name}" for p in found if p.kind is inspect.Parameter.VAR_POSITIONAL))
+
+
+def readable(path: Path, names: Sequence[str] = ()) -> str:
+    """A path in (arguments, keywords): `[0][1]` as the second name, `[1]['mask']` as `mask`.
+
+    Without a name for it, it is `arg1`; among the rest, `*batch`, it is `batch[0]`.
+    """
     if path.startswith("[0]["):
         number, _, rest = path[4:].partition("]")
-        return f"arg{number}{rest}"
+        return _positional(int(number), names) + rest
     return path[3:].removeprefix("['").replace("']", "", 1)
+
+
+def _positional(number: int, names: Sequence[str]) -> str:
+    if number < len(names) and not names[number].startswith("*"):
+        return names[number]
+    if names and names[-1].startswith("*"):
+        return f"{names[-1][1:]}[{number - len(names) + 1}]"
+    return f"arg{number}"
 
 
 def children(tree: Any) -> list[tuple[Path, Any]]:

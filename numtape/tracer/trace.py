@@ -26,7 +26,7 @@ from numtape.tracer.recorder import (
     refuse_escaped,
     usable_gradient,
 )
-from numtape.tracer.structure import flatten, readable, rebuild
+from numtape.tracer.structure import flatten, parameter_names, readable, rebuild
 from numtape.tracer.tensor import Tensor, TraceError, as_array, refuse
 from numtape.tracer.traced import USED_UP, Gradient, Joint, Output, Traced, Watch
 
@@ -372,10 +372,11 @@ def trace(function: Callable, *args: Any, **kwargs: Any) -> Traced:
 def _trace(function: Callable, args: tuple, kwargs: dict) -> Traced:
     recorder = Trace()
     leaves: list[Tensor] = []
-    names = iter(path for path, _ in flatten((args, kwargs), is_array))
+    names = parameter_names(function)
+    paths = iter(path for path, _ in flatten((args, kwargs), is_array))
 
     def enter(value: Any) -> Tensor:
-        leaves.append(recorder.argument(value, readable(next(names))))
+        leaves.append(recorder.argument(value, readable(next(paths), names)))
         return leaves[-1]
 
     inner_args, inner_kwargs = rebuild((args, kwargs), is_array, enter)
