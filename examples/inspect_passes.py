@@ -57,7 +57,8 @@ def main() -> None:
     section("Where every value lies, and from which kernel to which", tape.plan)
     section("Work of one step", tape.cost)
     section("The program", tape.source)
-    section("Where the time of compiling went (ms)", tape.phases)
+    phases = "\n".join(f"{name:15} {ms:6.1f} ms" for name, ms in tape.phases.items())
+    section("Where the time of compiling went", phases)
     step(x[:16], labels[:16])
     section("Why there are two tapes", step.explain())
     if chosen.picture:

@@ -146,7 +146,8 @@ class Compiled:
         if kept:
             return "; ".join(_gathered(kept[-1].changed()))
         names = parameter_names(self.function)
-        return "; ".join(min((_differences(k, key, names) for k in reversed(keys)), key=len))
+        found = (_differences(k, key, names) for k in reversed(keys))
+        return "; ".join(min(found, key=lambda differences: len(differences)))
 
 
 class _Methods:
@@ -235,7 +236,7 @@ def _differences(old: Key, new: Key, names: Sequence[str]) -> list[str]:
 
 
 def _gathered(changes: list[str]) -> Iterator[str]:
-    """One for each kind of setting: train() and eval() change every module below the one called."""
+    """One for each kind of setting: train() and eval() change it in every module below."""
     kinds: dict[str, list[str]] = {}
     for change in changes:
         kinds.setdefault(change.rpartition(".")[2], []).append(change)

@@ -111,6 +111,11 @@ class CompiledTape:
     # ---- what it says of itself ------------------------------------------------------------
 
     @property
+    def arguments(self) -> tuple[Type, ...]:
+        """The types of the arguments, in order."""
+        return tuple(v.type for v in self._traced.graph.inputs[: self._traced.arguments])
+
+    @property
     def milliseconds(self) -> float:
         return sum(self.phases.values())
 
@@ -168,7 +173,9 @@ class CompiledTape:
 
     def draw(self, path: str | Path, stage: str = "optimized", **options: Any) -> Path:
         """A picture of a stage: SVG, PNG, PDF or DOT by the ending of `path`."""
-        return pictures.draw(self.graph(stage), path, arguments=self._traced.arguments, **options)
+        graph = self.graph(stage)
+        options = {"title": f"{graph.name}, {stage}", **options}
+        return pictures.draw(graph, path, arguments=self._traced.arguments, **options)
 
     def __repr__(self) -> str:
         graph = self._tape.graph

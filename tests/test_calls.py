@@ -184,7 +184,7 @@ def test_arguments_are_called_by_their_names():
         "argument k is 3, it was an input (array or float)",
         "argument rest[0] is 2, it was absent",
         "argument flag is True, it was absent",
-        "argument x['a'] is float64[2], it was float32[2, 3]",
+        "argument x['a'] is float64[2], it was float64[3]",
     ]
     names = nt.compile(scale).tape(given, 0.5, ONES).graph("traced").names
     assert names == ("x['a']", "k", "rest[0]")

@@ -155,7 +155,7 @@ def test_examples_are_drawn(model: str, capsys: pytest.CaptureFixture) -> None:
 def test_a_checkpoint_is_drawn() -> None:
     assert train_text("--steps 1 --out run") == 0
     for stage in ("traced", "joint", "optimized"):
-        assert run(f"graph run --stage {stage} -o {stage}.dot") == 0
+        assert run(f"graph run --stage {stage} --detail ops -o {stage}.dot") == 0
     assert len(Path("joint.dot").read_text()) > len(Path("traced.dot").read_text())
 
 

@@ -301,7 +301,9 @@ def test_wrong_pairs_are_named() -> None:
         PairData([[3], [4]], [[3]])
     with pytest.raises(DataError, match="target sequence 1 has id 2"):
         PairData([[3], [4]], [[3], [5, 2]])
-    with pytest.raises(DataError, match=r"none of the 2 pairs.* 1 are longer than the maximum of 5 tokens"):
+    with pytest.raises(
+        DataError, match=r"none of the 2 pairs.* 1 are longer than the maximum of 5 tokens"
+    ):
         PairData([[3] * 9, []], [[3], [3]], max_length=5)
     with pytest.raises(DataError, match=r"a batch of 30 tokens .* at least 42"):
         PairData([[3] * 9], [[3] * 9], tokens_per_batch=30, multiple=2)

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -14,7 +15,7 @@ from numtape.inspect.draw import DrawError, draw
 from numtape.inspect.folding import fold_equal
 from numtape.inspect.memory_map import fullest, memory_map_svg
 from numtape.inspect.places import FORWARD, REVERSE, UPDATE, split
-from numtape.inspect.report import pass_table
+from numtape.inspect.report import PassReport, pass_table
 from numtape.inspect.scene import build_scene
 from numtape.ir.graph import Builder, Graph, Value
 from numtape.ir.interpreter import active
@@ -394,3 +395,10 @@ def test_memory_map_of_nothing():
 
 def test_fullest_instruction():
     assert fullest(SLOTS) == (1, 3 << 19)
+
+
+def test_the_total_of_two_measures_has_no_percentage():
+    one = PassRecord("one", True, 9, 8, 100, 80, 1.0)
+    two, block = replace(one, bytes_before=80), replace(one, name="block")
+    assert "100 → 80  -20.0 %" in str(PassReport((one, two))).splitlines()[-1]
+    assert "→ 80" not in str(PassReport((one, block))).splitlines()[-1]

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 import numtape as nt
-from numtape import nn
+from numtape import nn, optim
 from numtape.cli import main as cli
+from numtape.ir.location import OutOfRange
 from numtape.ir.types import DtypeError, ShapeError
 from numtape.nn import functional as F
 from numtape.transformer import (
+    GPT,
     DecoderLayer,
     FeedForward,
     LearnedPositions,
@@ -55,7 +57,7 @@ WRONG_TYPES = {
     "batch": (lambda: DECODER(ones(2, 3, 4), ones(3, 3, 4)), r"\(2, S, 4\), not \(3, 3, 4\)"),
     "rank": (lambda: DECODER(ones(3, 4), ones(3, 4)), r"takes \(B, T, 4\), not \(3, 4\)"),
     "target": (lambda: F.cross_entropy(ones(2, 5), IDS), r"shape \(2,\), not i64\[2,2\]"),
-    "floats": (lambda: EMBEDDING(ones(3)), r"indices are integers, .*astype\(np.int64\)"),
+    "floats": (lambda: EMBEDDING(ones(3)), r"^embedding: .* integers, .*astype\(np.int64\)"),
     "integers": (lambda: F.cross_entropy(IDS, IDS[0]), r"floats, .*astype\(np.float32\)"),
     "booleans": (lambda: ~ones(3), "takes booleans, .*x != 0"),
     "condition": (lambda: nt.where(ones(3), 1.0, 2.0), "condition is boolean, .*x > 0"),
@@ -156,6 +158,41 @@ def test_what_is_no_number(value):
 def test_state_that_is_no_mapping():
     with pytest.raises(TypeError, match=r"maps names to arrays, .* not list"):
         LINEAR.load_state_dict([1])
+
+
+UNFIT = {
+    "np.sum takes arrays": lambda x: np.sum(x),
+    "np.gcd cannot be used": lambda x: np.gcd(x, x),
+    "entries of a tensor cannot be set": lambda x: x.__setitem__(0, 1),
+}
+
+
+@pytest.mark.parametrize("message, call", UNFIT.items())
+def test_what_numpy_can_and_a_tensor_cannot_names_the_line(message, call):
+    line = call.__code__.co_firstlineno
+    for wrapped in (call, nt.compile(call)):
+        with pytest.raises(TypeError, match=rf"^at {re.escape(__file__)}:{line}: {message}"):
+            wrapped(ones(3))
+
+
+def test_traced_tensor_where_a_number_is_needed():
+    with pytest.raises(nt.TraceError, match=r"range\(\) and sizes need an int"):
+        nt.compile(lambda n: list(range(n)))(np.int64(3))
+    with pytest.raises(nt.TraceError, match="cannot format a tensor"):
+        nt.compile(lambda x: f"{x:.2f}")(ones(3))
+
+
+def test_parameters_without_parentheses():
+    with pytest.raises(TypeError, match=r"not the method parameters: call it, parameters\(\)"):
+        optim.AdamW(LINEAR.parameters, lr=1.0)
+
+
+def test_ids_outside_the_vocabulary_are_one_kind_of_error():
+    model = GPT(vocab=5, context=4, d_model=4, heads=2, layers=1)
+    for call in (model, nt.compile(model)):
+        with pytest.raises(OutOfRange) as error:
+            call(np.array([[0, 9]]))
+    assert "wrap(ids" in error.value.__notes__[0]  # the argument's own name
 
 
 def test_names_of_other_libraries():

@@ -403,3 +403,24 @@ def test_scores() -> None:
     assert exact_match(["a", "b"], ["a", "c"]) == 0.5
     with pytest.raises(DataError, match="1 lines to translate and 2 references"):
         bleu(lines[:1], lines)
+
+
+def test_the_picture_of_a_step_is_the_largest_one_as_traced(
+    pairs: tuple[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(report.draw_or_text.__globals__["shutil"], "which", lambda name: None)
+    monkeypatch.setattr(plots, "figure", None)
+    trainer = trained(pair_options(pairs, shapes=2, layers=2), 0)
+    with Progress(0, 8) as progress:
+        run_loop(trainer, tmp_path, progress)
+    report.report(trainer, progress, tmp_path, 1.0)
+    largest = max(trainer.step.tapes, key=lambda tape: tape.memory.arena)
+    shown = " and ".join(map(str, largest.arguments))
+    assert f"in the arena of the largest tape, {shown}\n" in capsys.readouterr().out
+    drawn = (tmp_path / "step.dot").read_text()
+    assert "training_step, traced" in drawn
+    assert drawn.count("layers.0–1  ×2") == 2
+    assert (tmp_path / "step.py").read_text() == largest.source

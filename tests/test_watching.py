@@ -215,3 +215,14 @@ def test_equal_partial_calls_and_methods_are_no_reason_to_trace_again():
         assert compiled(X).tolist() == [4.0, 4.0]
         held.method, held.call = settings.apply, functools.partial(multiplied, factor=2.0)
     assert len(compiled.misses) == 1
+
+
+def test_attribute_read_by_getattr():
+    class Settings:
+        scale = 2.0
+
+    settings = Settings()
+    scaled = nt.compile(lambda x: x * getattr(settings, "scale", 1.0))
+    assert scaled(np.ones(2)).tolist() == [2.0, 2.0]
+    settings.scale = 3.0
+    assert scaled(np.ones(2)).tolist() == [3.0, 3.0]

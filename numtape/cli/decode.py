@@ -70,7 +70,9 @@ def add_generate(commands: Any) -> argparse.ArgumentParser:
         default=0.8,
         help="0 takes the likeliest (default 0.8)",
     )
-    parser.add_argument("--top-k", type=COUNT, help="draw from so many likeliest; all unless given")
+    parser.add_argument(
+        "--top-k", type=COUNT, help="draw from so many likeliest; all unless given"
+    )
     parser.add_argument("--seed", type=at_least(0), default=0, help="of the draws (default 0)")
     return parser
 

@@ -13,7 +13,7 @@ from numtape.inspect.places import parts
 from numtape.inspect.scene import Scene, build_scene
 from numtape.ir.graph import Graph
 
-READABLE = 300  # nodes; the forward pass of a small Transformer has as many
+READABLE = 120  # nodes: those of a small GPT's forward pass, not of an encoder-decoder's
 DETAILS = ("auto", "ops", "modules")
 
 

@@ -4,6 +4,7 @@ Reads their records; a tape shows the result as `tape.passes`.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from numtape.ir.records import PassRecord
 from numtape.ir.text import columns
@@ -24,12 +25,18 @@ def pass_table(records: Sequence[PassRecord]) -> str:
         return "no passes"
     rows = [HEADER, *(_row(r) for r in records)]
     first, last = records[0], records[-1]
+    # Results one by one and the block that they share are no change of one measure.
+    one_measure = all(a.bytes_after == b.bytes_before for a, b in pairwise(records))
     rows.append(
         (
             "total",
             _yes(all(r.exact for r in records)),
             *_change(first.nodes_before, last.nodes_after),
-            *_change(first.bytes_before, last.bytes_after),
+            *(
+                _change(first.bytes_before, last.bytes_after)
+                if one_measure
+                else (f"{last.bytes_after:,}", "")
+            ),
             f"{sum(r.milliseconds for r in records):.2f}",
             "",
         )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from numtape.ir.interpreter import current
+from numtape.ir.location import user_line
 from numtape.ir.op import ufunc_op
 from numtape.ir.ops import activations, elementwise, indexing, linalg, reductions, shapes
 from numtape.ir.types import Shape, Type
@@ -98,22 +99,22 @@ class Methods:
         op = linalg.matmul if ufunc is np.matmul else getattr(ufunc_op(ufunc), "operate", None)
         if method != "__call__" or kwargs or op is None:
             raise TypeError(
-                f"np.{ufunc.__name__} cannot be used on a tensor like this; use numtape's own "
-                "functions and methods, or tensor.numpy() outside compiled functions"
+                f"at {user_line()}: np.{ufunc.__name__} cannot be used on a tensor like this; use "
+                "numtape's own functions and methods, or tensor.numpy() outside compiled functions"
             )
         return op(*inputs)
 
     def __array_function__(self, function: Any, *_: Any) -> Any:
         name = function.__name__
         raise TypeError(
-            f"np.{name} takes arrays, not tensors; use numtape.{name} if there is one, or "
-            "tensor.numpy() outside compiled functions"
+            f"at {user_line()}: np.{name} takes arrays, not tensors; use numtape.{name} if there "
+            "is one, or tensor.numpy() outside compiled functions"
         )
 
     def __setitem__(self, key: Any, value: Any) -> None:
         raise TypeError(
-            "entries of a tensor cannot be set; make a new one with where(mask, value, x) or "
-            "index_add(x, index, values), or give all entries at once with x.assign(values)"
+            f"at {user_line()}: entries of a tensor cannot be set; make a new one with "
+            "where(mask, value, x) or index_add(x, index, values), or give all entries at once with x.assign(values)"
         )
 
     def __len__(self) -> int:

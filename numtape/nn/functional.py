@@ -12,7 +12,7 @@ from numtape.ir.interpreter import current
 from numtape.ir.op import REGISTRY
 from numtape.ir.ops import activations, attention, indexing, normalisation
 from numtape.ir.ops.shapes import ones_like
-from numtape.ir.types import ShapeError
+from numtape.ir.types import DtypeError, ShapeError
 from numtape.nn.checks import check_probability, check_sizes
 from numtape.tracer import random
 
@@ -93,6 +93,10 @@ def embedding(index: Any, weight: Any, padding_idx: int | None = None) -> Any:
     The row `padding_idx` gets no gradient. Raises IndexError for an index out of range.
     """
     index = current().lift(index)
+    if index.dtype.kind not in "iu":
+        raise DtypeError(
+            f"embedding: the indices are integers, not {index.type}; convert with astype(np.int64)"
+        )
     rows = indexing.take(weight, index, negative=False)
     if padding_idx is None:
         return rows

@@ -7,6 +7,7 @@ updates it as an output; everything else is an attribute, whose change asks for 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -213,6 +214,9 @@ def _zeros(parameter: Tensor) -> Tensor:
 def _groups(parameters: Iterable[Any], lr: Rate, weight_decay: float) -> tuple[Group, ...]:
     if isinstance(parameters, Tensor):
         raise TypeError("an optimizer takes a list of parameters, not one tensor: put it in []")
+    if isinstance(parameters, MethodType):
+        name = parameters.__name__
+        raise TypeError(f"an optimizer takes parameters, not the method {name}: call it, {name}()")
     entries = list(parameters)
     if not any(isinstance(entry, Mapping) for entry in entries):
         entries = [{"params": entries}]

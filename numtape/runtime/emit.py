@@ -295,9 +295,11 @@ def _signature(names: list[str]) -> list[str]:
 
 def _identifier(name: str, used: set[str]) -> str:
     text = re.sub(r"\W+", "_", name).strip("_") or "x"
-    text = f"_{text}" if text[0].isdigit() or keyword.iskeyword(text) else text
+    # A leading v and a number is what results are called.
+    reserved = text[0].isdigit() or keyword.iskeyword(text) or re.match(r"v\d", text)
+    text = f"_{text}" if reserved else text
     found, count = text, 1
-    while found in used or re.fullmatch(r"v\d+\w*", found):
+    while found in used:
         count += 1
         found = f"{text}_{count}"
     used.add(found)

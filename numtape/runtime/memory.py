@@ -8,6 +8,9 @@ import numpy as np
 from numtape.ir.graph import Graph, Value
 from numtape.runtime.arena import Slot, aligned
 
+FULLEST = "  when the arena is fullest"
+NOTES = dict.fromkeys(("arguments", "activations", "gradients", "scratch"), FULLEST)
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -16,13 +19,13 @@ class Memory:
     Outside the tape, bound by reference:
     parameters   tensors that have gradients.
     optimizer    other tensors that the tape updates: moments, counters, random state.
-    inputs       captured tensors and arrays that it only reads.
+    captured     other tensors and arrays from outside, which it only reads.
 
     Of each tape, for good:
     constants    what is computed once, when the tape is bound.
 
     In the arena, at the moment when most of it is in use:
-    arguments    the copies of the arguments.
+    arguments    the copies of the arguments that are read then or later.
     activations  results of the forward part that the reverse part still reads.
     gradients    results of the reverse part.
     scratch      everything else.
@@ -33,7 +36,7 @@ class Memory:
 
     parameters: int
     optimizer: int
-    inputs: int
+    captured: int
     constants: int
     arguments: int
     activations: int
@@ -45,7 +48,9 @@ class Memory:
     def __str__(self) -> str:
         rows = [(f.name, getattr(self, f.name)) for f in fields(self)]
         width = max(len(f"{n:,}") for _, n in rows)
-        return "\n".join(f"{name:<12} {n:>{width},} bytes" for name, n in rows)
+        return "\n".join(
+            f"{name:<12} {n:>{width},} bytes{NOTES.get(name, '')}" for name, n in rows
+        )
 
 
 def account(
@@ -68,7 +73,7 @@ def account(
     return Memory(
         parameters=sum(v.nbytes for v in captured if v in known),
         optimizer=sum(v.nbytes for v in captured if v in updated),
-        inputs=sum(v.nbytes for v in captured if v not in known and v not in updated),
+        captured=sum(v.nbytes for v in captured if v not in known and v not in updated),
         constants=constants,
         **used,
         unshared=sum(aligned(v.nbytes) for v in (*arguments, *order)),

@@ -199,7 +199,7 @@ class Tensor(Methods):
         return f"Tensor({shown}{dtype}{note})"
 
     def __format__(self, spec: str) -> str:
-        return format(self.item(), spec) if spec else repr(self)
+        return format(self._concrete("format").item(), spec) if spec else repr(self)
 
     def __deepcopy__(self, memo: dict) -> "Tensor":
         array = self._concrete("copy").copy()
@@ -253,7 +253,7 @@ def refuse(tensor: Tensor, deed: str) -> None:
     """The error for reading what has no value yet."""
     ways = {
         "decide by": "use where(condition, x, y), or decide on something known when tracing",
-        "index with": "use take(x, index)",
+        "index with": "use take(x, index) for entries; range() and sizes need an int: pass one",
     }
     way = ways.get(deed, "return it from the function and read it there")
     raise TraceError(

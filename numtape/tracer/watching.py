@@ -234,6 +234,8 @@ def _variables(function: FunctionType) -> Iterator[tuple[str, _Read]]:
 def _names(code: CodeType) -> Iterator[str]:
     """Names of globals and attributes that the code or a function defined in it mentions."""
     yield from code.co_names
+    if "getattr" in code.co_names:  # whatever text there is may name an attribute
+        yield from (c for c in code.co_consts if isinstance(c, str) and c.isidentifier())
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _names(constant)

@@ -82,7 +82,9 @@ class Options:
                     f"{flag(name)} is at least 0 and below 1, not {getattr(self, name)}"
                 )
         if self.task == "dates" and self.tie_embeddings == "all":
-            raise ValueError("--tie-embeddings all needs one vocabulary; dates have two, so output")
+            raise ValueError(
+                "--tie-embeddings all needs one vocabulary; dates have two, so output"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Field names and plain values; `from_dict` takes it back."""

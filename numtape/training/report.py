@@ -71,13 +71,16 @@ def report(trainer: Trainer, progress: Progress, folder: Path, seconds: float) -
         _line("traced", line)
     phases = {name: sum(t.phases[name] for t in tapes) for name in tapes[0].phases}
     _line("of which", ", ".join(f"{name} {ms:.0f} ms" for name, ms in phases.items()))
-    arena = max(tape.memory.arena for tape in tapes)
-    _line("memory", f"{arena:,} bytes in the arena of the largest tape")
+    largest = max(tapes, key=lambda tape: tape.memory.arena)
+    shapes = " and ".join(map(str, largest.arguments))
+    _line("memory", f"{largest.memory.arena:,} bytes in the arena of the largest tape, {shapes}")
     _line("loss", plots.sparkline(trainer.losses))
     _line("", _plot(trainer, folder / "loss.png"))
-    _line("graph", draw_or_text(tapes[-1], folder / "step.svg"))
-    replace_file(folder / "step.py", tapes[-1].source.encode())
-    _line("source", str(folder / "step.py"))
+    # As traced: passes unfold the layers into steps that are no longer quite equal.
+    picture = draw_or_text(largest, folder / "step.svg", stage="traced", detail="modules")
+    _line("graph", f"{picture}, of that tape as traced")
+    replace_file(folder / "step.py", largest.source.encode())
+    _line("source", f"{folder / 'step.py'}, of that tape")
     _line("model", f"{folder}, at step {trainer.steps}")
 
 

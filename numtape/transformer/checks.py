@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from numtape.ir.interpreter import current
+from numtape.ir.location import OutOfRange
 from numtape.ir.types import DtypeError, ShapeError
 from numtape.tracer.trace import tracing
 
@@ -30,7 +31,7 @@ def check_vocabulary(ids: np.ndarray, name: str, vocab: int) -> None:
     outside = (ids < 0) | (ids >= vocab)
     if outside.any():
         place = tuple(int(i) for i in np.argwhere(outside)[0])
-        raise IndexError(
+        raise OutOfRange(
             f"the {name} has the id {ids[place]} at {place}, but its vocabulary ends at "
             f"{vocab - 1}; was it encoded with another vocabulary?"
         )
