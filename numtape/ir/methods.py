@@ -114,7 +114,8 @@ class Methods:
     def __setitem__(self, key: Any, value: Any) -> None:
         raise TypeError(
             f"at {user_line()}: entries of a tensor cannot be set; make a new one with "
-            "where(mask, value, x) or index_add(x, index, values), or give all entries at once with x.assign(values)"
+            "where(mask, value, x) or index_add(x, index, values), or give all entries at once "
+            "with x.assign(values)"
         )
 
     def __len__(self) -> int:
