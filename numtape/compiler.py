@@ -146,8 +146,8 @@ class Compiled:
         if kept:
             return "; ".join(_gathered(kept[-1].changed()))
         names = parameter_names(self.function)
-        found = [_differences(k, key, names) for k in reversed(keys)]
-        return "; ".join(min(found, key=len))
+        nearest = min([_differences(k, key, names) for k in reversed(keys)], key=len)
+        return "; ".join(nearest)
 
 
 class _Methods:
