@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from numtape.budget import as_bytes
+from numtape.lazy import lazy
 from numtape.passes import EXACT, PIPELINE, Pass
 from numtape.runtime.blocks import Blocks
 from numtape.tape import CompiledTape
@@ -29,6 +29,8 @@ from numtape.tracer.structure import (
 )
 from numtape.tracer.tensor import Tensor
 from numtape.tracer.trace import input_type, is_array, tracing
+
+budgets = lazy("numtape.budget")
 
 Key = tuple[Any, ...]
 MODES = 4  # tapes kept for the same arguments
@@ -185,7 +187,7 @@ def compile(
         raise TypeError(f"compile takes a function or module, not {type(function).__name__}")
     if max_tapes < 1:
         raise ValueError(f"max_tapes is at least 1, not {max_tapes}")
-    budget = None if memory is None else as_bytes(memory)
+    budget = None if memory is None else budgets.as_bytes(memory)
     return Compiled(function, EXACT if exact else PIPELINE, threads, max_tapes, budget)
 
 

@@ -1,6 +1,7 @@
 """Modules that are loaded when first used, so that `import numtape` stays quick.
 
-Only for what most programs never need (drawing). Everything else is imported where it is used.
+Only for what most programs never need (drawing, profiles, budgets). Everything else is imported
+where it is used.
 """
 
 import importlib.util

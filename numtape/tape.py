@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from numtape.budget import within
 from numtape.calls import Lease, Reverse
 from numtape.inspect.report import PassReport
 from numtape.ir.graph import Graph
@@ -27,7 +26,6 @@ from numtape.runtime.blocks import Blocks
 from numtape.runtime.cost import Cost, cost
 from numtape.runtime.memory import Memory
 from numtape.runtime.plan import Plan, plan
-from numtape.runtime.profile import Profile, profile
 from numtape.runtime.tape import Tape, explain
 from numtape.tracer.aliases import first_alias, owner, shares_memory
 from numtape.tracer.recorder import CONSUMED, EAGER
@@ -37,7 +35,12 @@ from numtape.tracer.trace import input_type, is_array, trace, two_ways
 from numtape.tracer.traced import USED_UP, Gradient, Output, Traced, Watch, settled
 from numtape.tracer.watching import lasting, watches
 
+if TYPE_CHECKING:
+    from numtape.runtime.profile import Profile
+
 pictures = lazy("numtape.inspect.draw")  # graphviz takes as long to load as NumPy
+budgets = lazy("numtape.budget")
+profiling = lazy("numtape.runtime.profile")
 
 STAGES = ("traced", "joint", "optimized")
 
@@ -83,7 +86,7 @@ class CompiledTape:
         with self._timed("trace"):
             self._traced: Traced = trace(function, *args, **kwargs)
         with self._timed("passes"):
-            optimised = within(self._budget, _program(self._traced), passes, self._planned)
+            optimised = budgets.within(self._budget, _program(self._traced), passes, self._planned)
         with self._timed("plan and emit"):
             self._tape = Tape(optimised.plan, self._outside(), blocks)
         self.recomputed = optimised.recomputed
@@ -153,7 +156,7 @@ class CompiledTape:
             return joint.graph if joint else self._traced.graph
         return self._tape.graph
 
-    def profile(self, *args: Any, rounds: int = 5, **kwargs: Any) -> Profile:
+    def profile(self, *args: Any, rounds: int = 5, **kwargs: Any) -> "Profile":
         """Where one replay spends its time: each kernel's best of so many rounds.
 
         Takes arguments as a call does, of the shapes and dtypes that the tape was made for;
@@ -169,7 +172,7 @@ class CompiledTape:
             )
         if rounds < 1:
             raise ValueError(f"at {user_line()}: a profile takes 1 round or more, not {rounds}")
-        return profile(self._tape, self._given(leaves), rounds)
+        return profiling.profile(self._tape, self._given(leaves), rounds)
 
     def draw(self, path: str | Path, stage: str = "optimized", **options: Any) -> Path:
         """A picture of a stage: SVG, PNG, PDF or DOT by the ending of `path`."""
