@@ -21,7 +21,7 @@ from benchmarks.rounds import ROOT, Effort, ablation, depth, measure
 
 RAW = ROOT / "build" / "benchmarks.json"
 PAGE = ROOT / "docs" / "benchmarks.md"
-SECONDS = {"train": 60.0, "infer": 15.0, "ablation": 30.0}  # for the rounds of one model
+SECONDS = {"train": 30.0, "infer": 8.0, "ablation": 12.0}  # for the rounds of one model
 STARTS = 3  # of each contestant that is quick to start, before it trains
 PEERS = ("torch", "jax", "autograd", "mygrad")
 
