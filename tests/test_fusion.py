@@ -95,18 +95,19 @@ def test_small_chains_are_left_alone():
 
 
 def test_large_chains_are_tiled_by_themselves():
-    tape = tape_of(lambda x: nt.exp(x * 2.0) * nt.tanh(x) + 1.0, drawn(64, 4096))
+    tape = tape_of(lambda x: nt.exp(x * 2.0) * nt.tanh(x) + 1.0, drawn(128, 4096))
     (cut,) = tape.plan.tilings
     assert cut.count == 8 and cut.nbytes(cut.nodes[0]) == tiles.TILE
     assert "in tiles_1:  # 8 tiles" in tape.source
     # The argument, the result and one tile for what lies in between.
-    assert tape.memory.arena <= 2 * 64 * 4096 * 4 + 2 * tiles.TILE
+    assert tape.memory.arena <= 2 * 128 * 4096 * 4 + 2 * tiles.TILE
 
 
 # ---- tiles --------------------------------------------------------------------------------
 
 
 def cut_of(shape, wanted, monkeypatch):
+    monkeypatch.setitem(fusion.__globals__, "SMALLEST", 256 * 1024)
     monkeypatch.setattr(tiles, "TILE", wanted)
     found = tape_of(lambda x: nt.exp(x * 2.0) + x, drawn(*shape)).plan.tilings
     return [(t.axis, t.step, t.count) for t in found]

@@ -18,7 +18,7 @@ from numtape.ir.ops.parts import unmoved
 from numtape.ir.ops.shapes import reshape_op
 from numtape.ir.types import Shape
 
-SMALLEST = 256 * 1024  # bytes: chains of smaller results stay in the cache by themselves
+SMALLEST = 2 * 1024 * 1024  # bytes: chains of smaller results stay in the cache by themselves
 WIDEST = 512 * 1024  # bytes of one row, which is the least that a tile can be
 WINDOW = 48  # nodes that may be passed over in the search for members
 REACH = 128  # nodes to which the search goes: many of one shape may have nothing else in common
