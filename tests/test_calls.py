@@ -4,7 +4,6 @@ A compiled function either does what the eager one does, or raises an error that
 """
 
 import gc
-import re
 from functools import partial
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 from helpers import parameter, training_step
 
 import numtape as nt
-from numtape import compiler, nn, optim
+from numtape import optim
 
 ONES = np.ones(3)
 
@@ -119,126 +118,6 @@ def test_step_without_zero_grad_adds_to_the_gradient_there_is():
         run(training_step(weight, optim.SGD([weight], lr=0.1), clear=False))(ONES)
         ends.append(weight.tolist())
     assert ends[0] == ends[1]
-
-
-# ---- shapes and dtypes --------------------------------------------------------------------
-
-
-def test_new_shapes_are_traced_and_explained():
-    double = nt.compile(lambda x: x * 2)
-    assert double.explain() == "nothing has been traced yet"
-    double(np.ones((2, 3), np.float32))
-    double(np.ones((5, 3), np.float32))
-    double(np.ones(3, np.float32))
-    double(np.ones((2, 3), np.int64))
-    for _ in range(2):
-        double(np.ones((2, 3), np.float32))
-    first, batch, rank, dtype = double.explain().splitlines()
-    assert "the first call" in first
-    assert "argument x is float32[5, 3], it was float32[2, 3]" in batch
-    assert "float32[3]" in rank
-    assert "int64[2, 3]" in dtype
-    assert len(double.tapes) == 4
-
-
-def test_arrays_and_tensors_of_one_type_share_a_tape():
-    double = nt.compile(lambda x: x * 2)
-    double(ONES)
-    double(nt.Tensor(ONES))
-    assert len(double.misses) == 1
-
-
-def test_tapes_are_bounded():
-    double = nt.compile(lambda x: x * 2, max_tapes=2)
-    for n in (1, 2, 3, 1):
-        assert double(np.ones(n)).shape == (n,)
-    assert len(double.tapes) == 2
-    assert len(double.misses) == 4
-
-
-def explained(compiled, *calls):
-    """The reason of each trace, without its time."""
-    for args, kwargs in calls:
-        compiled(*args, **kwargs)
-    lines = compiled.explain().splitlines()
-    return [re.sub(r" \(\d+ ms\)", "", line.partition(": ")[2]) for line in lines]
-
-
-def test_arguments_are_called_by_their_names():
-    def scale(x, k=1.0, *rest, flag=False):
-        return x["a"] * k + sum(rest, 0.0)
-
-    given = {"a": ONES}
-    found = explained(
-        nt.compile(scale),
-        ((given,), {"k": 0.5}),
-        ((given, 0.5), {}),
-        ((given, 3), {}),
-        ((given, 3, 2), {}),
-        ((given, 3, 2), {"flag": True}),
-        (({"a": np.ones(2)}, 3, 2), {"flag": True}),
-    )
-    assert found == [
-        "the first call",
-        "argument k is given by position, it was not",
-        "argument k is 3, it was an input (array or float)",
-        "argument rest[0] is 2, it was absent",
-        "argument flag is True, it was absent",
-        "argument x['a'] is float64[2], it was float64[3]",
-    ]
-    names = nt.compile(scale).tape(given, 0.5, ONES).graph("traced").names
-    assert names == ("x['a']", "k", "rest[0]")
-    assert nt.compile(nn.Linear(3, 1)).tape(ONES).graph().names[0] == "x"
-    assert nt.compile(nt.exp).tape(ONES).graph().names[0] == "x"
-
-
-def test_argument_names_do_not_clash_in_the_source():
-    def names(np, arena, step, v5, weight, constants, out):
-        return (np + arena + step + v5 + weight + constants) * out
-
-    given = [np.full(3, float(i)) for i in range(1, 8)]
-    assert nt.compile(names)(*given).tolist() == [147.0] * 3
-
-
-def test_equal_changes_are_told_once():
-    model = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 2))
-    compiled = nt.compile(model)
-    compiled(ONES)
-    model.eval()
-    compiled(ONES)
-    last = compiled.explain().splitlines()[-1]
-    assert "trace 2: training changed (and 3 more like it) (" in last
-
-
-def test_a_dropped_tape_is_told():
-    calls = [((np.ones(n),), {}) for n in (1, 2, 3, 1)]
-    found = explained(nt.compile(lambda x: x * 2, max_tapes=2), *calls)
-    assert [line.endswith(", and 1 dropped") for line in found] == [False, False, True, True]
-
-
-def test_reasons_are_bounded():
-    double = nt.compile(lambda x: x * 2, max_tapes=2)
-    for n in range(compiler.REASONS + 5):
-        double(np.ones(n))
-    assert double.traces == compiler.REASONS + 5
-    assert len(double.misses) == compiler.REASONS
-    assert double.explain().splitlines()[-1].startswith(f"trace {double.traces}: argument x")
-
-
-def test_tape_unused_for_longest_is_dropped():
-    double = nt.compile(lambda x: x * 2, max_tapes=2)
-    for n in (1, 2, 1, 3, 1):
-        double(np.ones(n))
-    assert len(double.misses) == 3
-
-
-def test_tapes_of_other_modes_are_kept():
-    dropout = nn.Dropout(0.5)
-    compiled = nt.compile(dropout)
-    for training in (True, False, True, False):
-        dropout.train(training)
-        compiled(np.ones(3, np.float32))
-    assert len(compiled.misses) == len(compiled.tapes) == 2
 
 
 # ---- changes in place ---------------------------------------------------------------------

@@ -2,8 +2,6 @@
 
 import re
 import shutil
-from dataclasses import replace
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -13,15 +11,11 @@ from numtape.inspect import draw as drawing
 from numtape.inspect.dot import to_dot
 from numtape.inspect.draw import DrawError, draw
 from numtape.inspect.folding import fold_equal
-from numtape.inspect.memory_map import fullest, memory_map_svg
 from numtape.inspect.places import FORWARD, REVERSE, UPDATE, split
-from numtape.inspect.report import PassReport, pass_table
 from numtape.inspect.scene import build_scene
 from numtape.ir.graph import Builder, Graph, Value
 from numtape.ir.interpreter import active
 from numtape.ir.types import Type
-from numtape.passes import PassRecord
-from numtape.runtime.arena import Slot
 
 FLOAT = np.dtype(np.float32)
 needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz's dot is not here")
@@ -345,60 +339,3 @@ def test_images(tmp_path, ending):
 def test_modules_as_an_image(tmp_path):
     text = draw(layers(3), tmp_path / "net.svg", detail="modules").read_text(encoding="utf-8")
     assert "layers.0–2" in text
-
-
-# ---- reports ------------------------------------------------------------------------------
-
-
-def test_pass_table():
-    records = [
-        PassRecord("dead_nodes", True, 1200, 1000, 4096, 2048, 1.25),
-        PassRecord("sums", False, 1000, 1000, 2048, 2048, 0.5),
-    ]
-    lines = [" ".join(line.split()) for line in pass_table(records).splitlines()]
-    assert lines[0] == "pass exact nodes bytes ms"
-    assert lines[2] == "dead_nodes yes 1,200 → 1,000 -16.7 % 4,096 → 2,048 -50.0 % 1.25"
-    assert lines[3] == "sums no 1,000 → 1,000 2,048 → 2,048 0.50"
-    assert lines[-1].split()[:5] == ["total", "no", "1,200", "→", "1,000"]
-    assert lines[-1].endswith("1.75")
-    assert pass_table([]) == "no passes"
-
-
-SLOTS = [
-    Slot("%1", 0, 1 << 20, 0, 4),
-    Slot("%2", 1 << 20, 1 << 19, 1, 2),
-    Slot("%3", 1 << 20, 1 << 19, 3, 4),
-]
-
-
-def test_memory_map_is_standalone_svg(tmp_path):
-    text = memory_map_svg(SLOTS, tmp_path / "map.svg", title="a < b")
-    assert (tmp_path / "map.svg").read_text(encoding="utf-8") == text
-    root = ElementTree.fromstring(text)
-    rectangles = [e for e in root.iter() if e.tag.endswith("rect") and len(e)]
-    assert len(rectangles) == len(SLOTS)
-    assert "share a peak of 1.5 MiB" in text
-    assert "address, MiB" in text
-
-
-def test_memory_map_colours_by_part_where_it_knows_the_graph():
-    graph = training_step()
-    text = memory_map_svg([Slot("%5", 0, 64, 0, 1)], graph=graph)
-    assert "forward" in text
-    assert "test_inspect.py" in text
-    assert "address, KiB" in text
-
-
-def test_memory_map_of_nothing():
-    ElementTree.fromstring(memory_map_svg([]))
-
-
-def test_fullest_instruction():
-    assert fullest(SLOTS) == (1, 3 << 19)
-
-
-def test_the_total_of_two_measures_has_no_percentage():
-    one = PassRecord("one", True, 9, 8, 100, 80, 1.0)
-    two, block = replace(one, bytes_before=80), replace(one, name="block")
-    assert "100 → 80  -20.0 %" in str(PassReport((one, two))).splitlines()[-1]
-    assert "→ 80" not in str(PassReport((one, block))).splitlines()[-1]

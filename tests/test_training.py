@@ -8,61 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from runs import DATA, SMALL, pair_options, silent, text_options, trained
 
-from numtape.training import checkpoint, folder, loop, plots, report, tasks
+from numtape.training import checkpoint, folder, loop
 from numtape.training.errors import CheckpointError, DataError, TrainingError
-from numtape.training.evaluate import bleu, exact_match, translate, write_on
+from numtape.training.evaluate import translate, write_on
 from numtape.training.folder import load_model, new_folder, resume_run, save_run
 from numtape.training.loop import Stop, run_loop
 from numtape.training.options import PRESETS, Options, changed
 from numtape.training.progress import Progress
 from numtape.training.tasks import build_task
 from numtape.training.trainer import Trainer, make_schedule
-
-DATA = Path(__file__).parents[1].parent / "shared" / "data"
-SMALL = {"d_model": 8, "heads": 2, "layers": 1, "d_ff": 8, "eval_every": 4, "save_every": 3}
-PAIRS = [("ab" * (1 + i % 3) + "c", "xy" * (1 + i % 3)) for i in range(24)]
-
-
-@pytest.fixture
-def few_dates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "TRAINING_DATES", 60)
-    monkeypatch.setattr(tasks, "HELD_OUT_DATES", 8)
-
-
-@pytest.fixture
-def text(tmp_path: Path) -> str:
-    path = tmp_path / "text.txt"
-    path.write_text("to be or not to be\n" * 40)
-    return str(path)
-
-
-@pytest.fixture
-def pairs(tmp_path: Path) -> tuple[str, str]:
-    for place, name in enumerate(("source", "target")):
-        (tmp_path / name).write_text("".join(f"{pair[place]}\n" for pair in PAIRS))
-    return str(tmp_path / "source"), str(tmp_path / "target")
-
-
-def silent(text: str) -> None:
-    pass
-
-
-def text_options(text: str, **settings: object) -> Options:
-    given = {**SMALL, "files": (text,), "context": 8, "batch": 2, "steps": 8, **settings}
-    return changed(PRESETS["text"], given)
-
-
-def pair_options(pairs: tuple[str, str], **settings: object) -> Options:
-    sizes = {"vocab": 0, "max_length": 16, "batch_tokens": 64, "shapes": 1, "steps": 8}
-    return changed(PRESETS["pairs"], {**SMALL, "files": pairs, **sizes, **settings})
-
-
-def trained(options: Options, steps: int) -> Trainer:
-    trainer = Trainer(build_task(options, silent), options)
-    for _ in range(steps):
-        trainer.advance()
-    return trainer
 
 
 def assert_same_state(one: Trainer, other: Trainer) -> None:
@@ -353,74 +309,3 @@ def test_a_loss_that_is_no_number_ends_the_training(text: str) -> None:
     with pytest.raises(TrainingError, match="lower --lr"), np.errstate(all="ignore"):
         for _ in range(8):
             trainer.advance()
-
-
-# What it reports
-
-
-def test_dates_are_scored(few_dates: None, capsys: pytest.CaptureFixture) -> None:
-    options = changed(PRESETS["dates"], {**SMALL, "shapes": 1, "batch_tokens": 256})
-    report.show_samples(trained(options, 1))
-    shown = capsys.readouterr().out
-    assert shown.count("->") == 6
-    assert "Exact match on 8 held-out dates: 0.0%" in shown
-
-
-def test_the_report_says_where_everything_is(
-    text: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(report.draw_or_text.__globals__["shutil"], "which", lambda name: None)
-    monkeypatch.setattr(plots, "figure", None)
-    trainer = trained(text_options(text), 0)
-    with Progress(0, 8) as progress:
-        run_loop(trainer, tmp_path, progress)
-    report.report(trainer, progress, tmp_path, 1.0)
-    shown = capsys.readouterr().out
-    for words in ("steps/s", "passes", "bytes in the arena", "pip install matplotlib"):
-        assert words in shown
-    assert f"{tmp_path / 'step.dot'} (as text: for SVG install Graphviz)" in shown
-    assert "def bind(" in (tmp_path / "step.py").read_text()
-
-
-def test_the_loss_picture(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    path = tmp_path / "loss.png"
-    assert plots.plot_losses([3.0, 2.0, 1.5], [(2, 2.1)], "Loss", path)
-    assert path.read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_loss_in_a_line() -> None:
-    assert plots.sparkline([8.0, 4.0, 2.0, 1.0]) == "8 █▆▃▁ 1"
-    assert plots.sparkline([1.2345]) == "1.23 ▁ 1.23"
-    assert len(plots.sparkline(list(range(1, 1000))).split()[1]) == plots.WIDTH
-    assert np.allclose(plots.running_mean([1.0, 3.0, 5.0], 2), [1.0, 2.0, 4.0])
-
-
-def test_scores() -> None:
-    pytest.importorskip("sacrebleu")
-    lines = ["a man sleeps in a green room", "two dogs run"]
-    assert bleu(lines, lines).startswith("BLEU 100.00")
-    assert exact_match(["a", "b"], ["a", "c"]) == 0.5
-    with pytest.raises(DataError, match="1 lines to translate and 2 references"):
-        bleu(lines[:1], lines)
-
-
-def test_the_picture_of_a_step_is_the_largest_one_as_traced(
-    pairs: tuple[str, str],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(report.draw_or_text.__globals__["shutil"], "which", lambda name: None)
-    monkeypatch.setattr(plots, "figure", None)
-    trainer = trained(pair_options(pairs, shapes=2, layers=2), 0)
-    with Progress(0, 8) as progress:
-        run_loop(trainer, tmp_path, progress)
-    report.report(trainer, progress, tmp_path, 1.0)
-    largest = max(trainer.step.tapes, key=lambda tape: tape.memory.arena)
-    shown = " and ".join(map(str, largest.arguments))
-    assert f"in the arena of the largest tape, {shown}\n" in capsys.readouterr().out
-    drawn = (tmp_path / "step.dot").read_text()
-    assert "training_step, traced" in drawn
-    assert drawn.count("layers.0–1  ×2") == 2
-    assert (tmp_path / "step.py").read_text() == largest.source

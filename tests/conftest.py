@@ -1,0 +1,29 @@
+"""Small inputs of training runs."""
+
+from pathlib import Path
+
+import pytest
+
+from numtape.training import tasks
+
+PAIRS = [("ab" * (1 + i % 3) + "c", "xy" * (1 + i % 3)) for i in range(24)]
+
+
+@pytest.fixture
+def few_dates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "TRAINING_DATES", 60)
+    monkeypatch.setattr(tasks, "HELD_OUT_DATES", 8)
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> str:
+    path = tmp_path / "text.txt"
+    path.write_text("to be or not to be\n" * 40)
+    return str(path)
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> tuple[str, str]:
+    for place, name in enumerate(("source", "target")):
+        (tmp_path / name).write_text("".join(f"{pair[place]}\n" for pair in PAIRS))
+    return str(tmp_path / "source"), str(tmp_path / "target")
