@@ -22,7 +22,7 @@ def chain(x):
     return ((x * 2.0).exp() - x.sum(-1, keepdims=True)).tanh()
 
 
-LARGE = np.ones((512, 512), np.float32)
+LARGE = np.ones((512, 1024), np.float32)
 
 
 def kernel_lines(tape):
@@ -147,7 +147,7 @@ def test_what_is_printed():
 
 def test_other_arguments_than_those_of_the_tape():
     tape = made(chain, LARGE)
-    with pytest.raises(ValueError, match=r"made for arguments f32\[512,512\], not f32\[2\]"):
+    with pytest.raises(ValueError, match=r"made for arguments f32\[512,1024\], not f32\[2\]"):
         tape.profile(np.ones(2, np.float32))
     with pytest.raises(ValueError, match="1 round or more, not 0"):
         tape.profile(LARGE, rounds=0)
