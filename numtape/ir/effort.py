@@ -1,7 +1,7 @@
 """What a node costs to compute, roughly: for choosing between two ways, and for saying so.
 
-Only ratios count. Measured on one thread of a Zen 3: products, passes over memory, functions, and
-what any call costs.
+Only ratios count. Rounded from what one thread of a Zen 3 gives: products, passes over memory,
+functions, and what any call costs.
 """
 
 from collections.abc import Iterable

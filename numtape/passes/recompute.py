@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from numtape.ir.effort import effort
-from numtape.ir.graph import Graph, Value
+from numtape.ir.graph import Graph, Value, independent
 from numtape.ir.location import Origin
 from numtape.passes.cuts import Edge, reachable
 from numtape.passes.fusion import is_view
@@ -71,7 +71,7 @@ class _Counted:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.root = _roots(graph)
-        self.fixed = _fixed(graph)
+        self.fixed = independent(graph)
         in_use = self._in_use()
         self.peak = int(in_use.max(initial=0))
         self.at = int(in_use.argmax()) if in_use.size else 0
@@ -242,13 +242,4 @@ def _roots(graph: Graph) -> dict[Value, Value]:
     found = {v: v for v in graph.inputs}
     for v in graph.nodes:
         found[v] = found[v.inputs[0]] if is_view(v) else v
-    return found
-
-
-def _fixed(graph: Graph) -> set[Value]:
-    """What depends on no input: a tape computes it once, when it is bound."""
-    found: set[Value] = set()
-    for node in graph.nodes:
-        if found.issuperset(node.inputs):
-            found.add(node)
     return found
