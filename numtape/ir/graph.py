@@ -29,11 +29,13 @@ CONSTANT = Op("constant", lambda value, dtype: Type(np.dtype(dtype), ()))
 class Value(Methods):
     """One node of a graph: an op on earlier values, and the type of its result."""
 
-    # Shape, dtype and bytes are asked for so often that they are kept beside the type.
-    __slots__ = ("attrs", "dtype", "inputs", "nbytes", "op", "origin", "shape", "type")
+    # Shape, dtype and bytes are asked for so often that they are kept beside the type; so is
+    # `exact`, the attributes as a key that finds equal ones.
+    __slots__ = ("attrs", "dtype", "exact", "inputs", "nbytes", "op", "origin", "shape", "type")
     dtype: np.dtype
     shape: Shape
     nbytes: int
+    exact: tuple
 
     def __init__(
         self,
@@ -50,6 +52,15 @@ class Value(Methods):
         self.origin = origin
         self.dtype, self.shape, _ = type
         self.nbytes = prod(self.shape) * self.dtype.itemsize
+        self.exact = _exactly(attrs) if attrs else ()
+
+    def on(self, inputs: tuple["Value", ...]) -> "Value":
+        """The same computation of the same type, on other inputs."""
+        other = Value.__new__(Value)
+        other.op, other.inputs, other.attrs, other.type = self.op, inputs, self.attrs, self.type
+        other.origin, other.dtype, other.shape = self.origin, self.dtype, self.shape
+        other.nbytes, other.exact = self.nbytes, self.exact
+        return other
 
     @property
     def is_constant(self) -> bool:
@@ -159,7 +170,7 @@ class Builder:
         return value
 
     def constant(self, number: Scalar, dtype: np.dtype, weak: bool = False) -> Value:
-        key = (_exactly(number), type(number), dtype, weak)
+        key = (_exact(number), type(number), dtype, weak)
         if key not in self._constants:
             attrs = {"value": number, "dtype": dtype}
             self._constants[key] = self._append(
@@ -179,12 +190,16 @@ class Builder:
     def run(self, op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Value:
         if op is CONSTANT:
             return self.constant(attrs["value"], attrs["dtype"])
-        found, key = self._known(op, inputs, attrs)
+        if self._simplify is not None:
+            found = self._simplify(op, inputs, attrs)
+            if found is not None:
+                return found
+        if self._table is None:
+            return self._made(op, inputs, attrs)
+        key = (op, inputs, _exactly(attrs) if attrs else ())
+        found = self._table.get(key)
         if found is None:
-            result = op.type_of([v.type for v in inputs], attrs)
-            found = self._append(op, inputs, attrs, result, self.scope.origin())
-            if self._table is not None:
-                self._table[key] = found
+            found = self._table[key] = self._made(op, inputs, attrs)
         return found
 
     def keep(self, node: Value, inputs: tuple[Value, ...]) -> Value:
@@ -195,41 +210,36 @@ class Builder:
         if node.op is CONSTANT:
             return self._keep_constant(node)
         self.scope.inherited = node.origin
-        found, key = self._known(node.op, inputs, node.attrs)
+        if self._simplify is not None:
+            found = self._simplify(node.op, inputs, node.attrs)
+            if found is not None:
+                return found
+        if self._table is None:
+            return self._kept(node, inputs)
+        key = (node.op, inputs, node.exact)
+        found = self._table.get(key)
         if found is None:
-            found = self._renewed(node, inputs)
-            self.nodes.append(found)
-            if self._table is not None:
-                self._table[key] = found
+            found = self._table[key] = self._kept(node, inputs)
         return found
 
-    def _known(
-        self, op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]
-    ) -> tuple[Value | None, tuple]:
-        """What there is to use instead of a new value, and the key of the computation."""
-        if self._simplify is not None:
-            found = self._simplify(op, inputs, attrs)
-            if found is not None:
-                return found, ()
-        if self._table is None:
-            return None, ()
-        exact = tuple([(k, _exactly(v)) for k, v in attrs.items()]) if attrs else ()
-        key = (op, tuple(map(id, inputs)), exact)
-        return self._table.get(key), key
+    def _made(self, op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Value:
+        result = op.type_of([v.type for v in inputs], attrs)
+        return self._append(op, inputs, attrs, result, self.scope.origin())
 
-    @staticmethod
-    def _renewed(node: Value, inputs: tuple[Value, ...]) -> Value:
+    def _kept(self, node: Value, inputs: tuple[Value, ...]) -> Value:
         """The node on values equal to its inputs, so of the same type."""
-        type = _settled(node.type)
-        if type is node.type and all(map(is_, inputs, node.inputs)):
-            return node
-        return Value(node.op, inputs, node.attrs, type, node.origin)
+        if node.type.weak:
+            node = Value(node.op, inputs, node.attrs, _settled(node.type), node.origin)
+        elif not all(map(is_, inputs, node.inputs)):
+            node = node.on(inputs)
+        self.nodes.append(node)
+        return node
 
     def _keep_constant(self, node: Value) -> Value:
         number, dtype = node.attrs["value"], node.attrs["dtype"]
         if node.type.weak:
             return self.constant(number, dtype)
-        key = (_exactly(number), type(number), dtype, False)
+        key = (_exact(number), type(number), dtype, False)
         if key not in self._constants:
             self._constants[key] = node
             self.nodes.append(node)
@@ -267,12 +277,16 @@ class Builder:
 
 def _settled(type: Type) -> Type:
     """Where Python numbers meet tensors is settled by casts: from then on they are any scalars."""
-    return type._replace(weak=False) if type.weak else type
+    return type._replace(weak=False)
 
 
-def _exactly(value: Any) -> Any:
+def _exact(value: Any) -> Any:
     """A key that tells 0.0 from -0.0, and finds NaN again."""
     return repr(value) if type(value) is float else value
+
+
+def _exactly(attrs: Mapping[str, Any]) -> tuple:
+    return tuple([(k, _exact(v)) for k, v in attrs.items()])
 
 
 def replay(graph: Graph, inputs: Sequence[Any], run: Any) -> dict[Value, Any]:

@@ -105,13 +105,14 @@ class _Members:
 
     def offer(self, node: Value, rows: Shape) -> bool:
         """Take the node in if its inputs are known and it shares rows with the others."""
-        rows = self.rows[: unmoved(self.rows, rows)] if self.work else rows
+        if self.work and rows != self.rows:
+            rows = self.rows[: unmoved(self.rows, rows)]
         if not (rows and self._ready(node) and self._follows(node, rows)):
             return False
-        largest, deepest = max(self.largest, node.nbytes), max(self.deepest, node.ndim)
-        if largest > WIDEST * math.prod(divisible(rows, deepest)):
+        row = rows, max(self.largest, node.nbytes), max(self.deepest, node.ndim)
+        if row != (self.rows, self.largest, self.deepest) and _too_wide(*row):
             return False
-        self.rows, self.largest, self.deepest = rows, largest, deepest
+        self.rows, self.largest, self.deepest = row
         self.nodes[node] = None
         self.work[node] = None
         return True
@@ -130,21 +131,33 @@ class _Members:
             if node in self.work and node not in kept:
                 kept.add(node)
                 roots = self.reads[node]
-                reached += (*roots, *(u for v in (node, *roots) for u in readers.get(v, ())))
+                reached += roots
+                for v in (node, *roots):
+                    reached += readers.get(v, ())
         dropped = self.work.keys() - kept
-        self.nodes = {v: None for v in self.nodes if root_of(v) not in dropped}
-        self.work = {v: None for v in self.work if v in kept}
+        if dropped:
+            self.nodes = {v: None for v in self.nodes if root_of(v) not in dropped}
+            self.work = {v: None for v in self.work if v in kept}
 
     def feeds(self, node: Value) -> bool:
         """Whether the node reads a member's result."""
         return not self.work.keys().isdisjoint(self.reads[node])
 
     def _ready(self, node: Value) -> bool:
-        return all(v not in self.pending or v in self.nodes for v in node.inputs)
+        return self.nodes.keys() >= self.pending.intersection(node.inputs)
 
     def _follows(self, node: Value, rows: Shape) -> bool:
-        inputs = zip(node.inputs, self.reads[node], strict=True)
-        return all(follows(v, rows, node) for v, root in inputs if root in self.work)
+        roots = self.reads[node]
+        if self.work.keys().isdisjoint(roots):
+            return True
+        deepest = max([v.ndim for v in node.inputs])
+        inputs = zip(node.inputs, roots, strict=True)
+        return all([_aligned(v, rows, deepest) for v, root in inputs if root in self.work])
+
+
+def _too_wide(rows: Shape, largest: int, deepest: int) -> bool:
+    """Whether one row, of so many bytes and axes in all, is more than a tile may be."""
+    return largest > WIDEST * math.prod(divisible(rows, deepest))
 
 
 def _joins(node: Value) -> bool:
@@ -154,9 +167,9 @@ def _joins(node: Value) -> bool:
     return all(v.dtype.kind in "fb" for v in (node, *node.inputs))
 
 
-def follows(value: Value, rows: Shape, reader: Value) -> bool:
-    """Whether a member's result has its rows where the reader looks for them."""
-    if value.ndim != max(v.ndim for v in reader.inputs):
+def _aligned(value: Value, rows: Shape, deepest: int) -> bool:
+    """Whether a member's result has its rows where a reader of so many axes looks for them."""
+    if value.ndim != deepest:
         return False
     while value.op.view is not None:
         if value.rows[: len(rows)] != rows:

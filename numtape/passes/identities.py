@@ -38,7 +38,7 @@ def _bare(op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Value 
 
 def without_broadcasts(op: Op, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
     """The inputs before they were repeated, for an operation that repeats them itself."""
-    if not op.entrywise or not any(v.op is broadcast_op for v in inputs):
+    if not op.entrywise or broadcast_op not in [v.op for v in inputs]:
         return None
     return tuple(v.inputs[0] if v.op is broadcast_op else v for v in inputs)
 

@@ -53,7 +53,9 @@ def _rebuilt(
 def without_dead_nodes(graph: Graph) -> Graph:
     """Only the nodes from which a result is computed."""
     live = set(graph.results)
+    kept = []
     for node in reversed(graph.nodes):
         if node in live:
+            kept.append(node)
             live.update(node.inputs)
-    return replace(graph, nodes=tuple(v for v in graph.nodes if v in live))
+    return replace(graph, nodes=tuple(reversed(kept)))

@@ -14,8 +14,12 @@ Bounds = tuple[tuple[int, int, int], ...]  # start, stop, step per axis; see `sl
 
 def unmoved(before: Sequence[Any], after: Sequence[Any]) -> int:
     """How many leading axes are the same."""
-    pairs = enumerate(zip(before, after, strict=False))
-    return next((i for i, (n, m) in pairs if n != m), min(len(before), len(after)))
+    count = 0
+    for n, m in zip(before, after, strict=False):
+        if n != m:
+            break
+        count += 1
+    return count
 
 
 def slices(bounds: Bounds) -> tuple[slice, ...]:
