@@ -6,7 +6,7 @@ file system, because this runs once per recorded operation.
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from types import FrameType
@@ -36,32 +36,33 @@ class Origin(NamedTuple):
 
 def model_line() -> tuple[str, int]:
     """The innermost line outside the plumbing: user code, or a model of this package."""
-    return _innermost_outside(_PLUMBING)
+    return _innermost(_is_model)
 
 
 def user_line() -> str:
     """The innermost line outside numtape altogether as `file:line`, for error messages."""
-    file, line = _innermost_outside((PACKAGE,))
+    file, line = _innermost(is_user_file)
     if not file:
         file, line = model_line()
     return f"{file}:{line}" if file else "an unknown line"
 
 
-def _innermost_outside(prefixes: tuple[str, ...]) -> tuple[str, int]:
+def _innermost(wanted: Callable[[str], bool]) -> tuple[str, int]:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
-        if not _is_hidden(file, prefixes):
+        if wanted(file):
             return file, frame.f_lineno
         frame = frame.f_back
     return "", 0
 
 
 @lru_cache(maxsize=1024)
-def _is_hidden(file: str, prefixes: tuple[str, ...]) -> bool:
-    return file.startswith(prefixes) or _is_standard(file)
+def _is_model(file: str) -> bool:
+    return not file.startswith(_PLUMBING) and not _is_standard(file)
 
 
+@lru_cache(maxsize=1024)
 def is_user_file(file: str) -> bool:
     """Whether code is the user's (or another library's), not numtape's nor Python's own."""
     return not file.startswith(PACKAGE) and not _is_standard(file)

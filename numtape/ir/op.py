@@ -89,8 +89,7 @@ class Op:
     def __call__(self, *args: Any, **attrs: Any) -> Any:
         interpreter = current()
         dtypes = self._input_dtypes(args)
-        inputs = tuple(interpreter.lift(a, d) for a, d in zip(args, dtypes, strict=True))
-        return interpreter.run(self, inputs, attrs)
+        return interpreter.run(self, tuple(map(interpreter.lift, args, dtypes)), attrs)
 
     def operate(self, *args: Any) -> Any:
         """What Python's operator gives: its numbers, among themselves, stay numbers."""
@@ -134,7 +133,7 @@ def _meeting_dtype(args: tuple) -> np.dtype:
     strong: list[np.dtype] = []
     weak: list[np.dtype] = []
     for a in args:
-        if isinstance(a, bool | int | float):
+        if isinstance(a, Scalar):
             weak.append(scalar_dtype(a))
         else:
             (weak if getattr(a, "weak", False) else strong).append(dtype_of(a))
@@ -142,7 +141,7 @@ def _meeting_dtype(args: tuple) -> np.dtype:
 
 
 def _is_number(value: Any) -> bool:
-    return getattr(value, "is_number", False) or isinstance(value, bool | int | float)
+    return getattr(value, "is_number", False) or isinstance(value, Scalar)
 
 
 def scalar_dtype(value: Scalar) -> np.dtype:

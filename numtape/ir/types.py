@@ -114,6 +114,8 @@ def common_dtype(strong: Iterable[np.dtype], weak: Iterable[np.dtype]) -> np.dty
     floats among themselves are `FLOAT` too.
     """
     strong, weak = list(strong), list(weak)
+    if strong and is_float(strong[0]) and strong.count(strong[0]) == len(strong):
+        return strong[0]  # the usual case, seen at once
     if not strong:
         return FLOAT if any(map(is_float, weak)) else max(weak, key=lambda d: d.itemsize)
     floats = [d for d in strong if is_float(d)]

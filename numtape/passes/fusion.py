@@ -9,7 +9,7 @@ runtime's business.
 """
 
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from numtape.ir.graph import Graph, Region, Value, divisible, first_part, independent, root_of
@@ -90,7 +90,7 @@ class _Fuser:
 class _Members:
     """A region that grows. `nodes` holds the views between its members as well."""
 
-    def __init__(self, pending: Set[Value], reads: Mapping[Value, list[Value]]) -> None:
+    def __init__(self, pending: set[Value], reads: Mapping[Value, list[Value]]) -> None:
         self.pending = pending
         self.reads = reads  # of each node, the roots of its inputs
         self.nodes: dict[Value, None] = {}
@@ -152,7 +152,7 @@ class _Members:
             return True
         deepest = max([v.ndim for v in node.inputs])
         inputs = zip(node.inputs, roots, strict=True)
-        return all([_aligned(v, rows, deepest) for v, root in inputs if root in self.work])
+        return all(_aligned(v, rows, deepest) for v, root in inputs if root in self.work)
 
 
 def _too_wide(rows: Shape, largest: int, deepest: int) -> bool:

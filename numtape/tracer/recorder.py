@@ -18,7 +18,7 @@ from numtape.ir.location import user_line
 from numtape.ir.op import Op, scalar_dtype
 from numtape.ir.ops.dense import dense_array
 from numtape.ir.ops.shapes import full
-from numtape.ir.types import FLOAT, NUMBER, ShapeError, Type
+from numtape.ir.types import FLOAT, NUMBER, Scalar, ShapeError, Type
 from numtape.tracer.tensor import Tensor, TraceError, as_array, described
 
 
@@ -89,12 +89,13 @@ class Recorder:
     def lift(self, value: Any, dtype: np.dtype | None = None) -> Tensor:
         if not isinstance(value, Tensor):
             return self._lift_shared(value, dtype)
-        if value.is_number:
+        known = value.type
+        if known.weak and known.is_number:
             return value.astype(FLOAT if dtype is None else dtype)
-        return value if dtype is None or value.dtype == dtype else value.astype(dtype)
+        return value if dtype is None or known.dtype == dtype else value.astype(dtype)
 
     def _lift_shared(self, value: Any, dtype: np.dtype | None) -> Tensor:
-        if self._shared is None or not isinstance(value, bool | int | float):
+        if self._shared is None or not isinstance(value, Scalar):
             return self.lift_array(value, dtype)
         key = (type(value), repr(value), dtype)
         if key not in self._shared:
@@ -255,7 +256,7 @@ class Eager(Recorder, threading.local):
         return evaluate(op, [t._payload for t in inputs], [t.type for t in inputs], attrs)
 
     def lift_array(self, value: Any, dtype: np.dtype | None) -> Tensor:
-        weak = dtype is None and isinstance(value, bool | int | float)
+        weak = dtype is None and isinstance(value, Scalar)
         if weak:
             dtype = scalar_dtype(value)
         array = as_array(value, dtype)

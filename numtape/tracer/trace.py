@@ -4,8 +4,8 @@ What the function reads beyond its arguments (parameters, optimizer state, rando
 of a closure) becomes an input, read anew at each call; what it assigns becomes an update.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from inspect import getattr_static
 from typing import Any
@@ -16,7 +16,7 @@ from numtape.ir.graph import Builder, Graph, Value
 from numtape.ir.interpreter import active, current
 from numtape.ir.location import user_line
 from numtape.ir.op import Op, scalar_dtype
-from numtape.ir.types import NUMBER, Type
+from numtape.ir.types import NUMBER, Scalar, Type
 from numtape.tracer.aliases import first_alias, shares_memory
 from numtape.tracer.chance import without_chance
 from numtape.tracer.recorder import (
@@ -55,13 +55,13 @@ class Trace(Recorder):
     # ---- the recorder's part ---------------------------------------------------------------
 
     def compute(self, op: Op, inputs: tuple[Tensor, ...], attrs: Mapping) -> tuple[Value, Type]:
-        value = self.builder.run(op, tuple(self.value_of(t) for t in inputs), attrs)
+        value = self.builder.run(op, tuple(map(self.value_of, inputs)), attrs)
         return value, value.type
 
     def lift_array(self, value: Any, dtype: np.dtype | None) -> Tensor:
         if isinstance(value, np.generic) and not isinstance(value, float):
             return self._constant(value, dtype or as_array(value).dtype, weak=False)
-        if isinstance(value, bool | int | float):
+        if isinstance(value, Scalar):
             return self._constant(value, dtype or scalar_dtype(value), weak=dtype is None)
         array = value if isinstance(value, np.ndarray) else as_array(value)
         held = Tensor.wrap(
@@ -174,11 +174,9 @@ class Trace(Recorder):
                 self._reach(tensor)
             self._gradients[id(tensor)] = (tensor, value)
 
-    @contextmanager
-    def inherit(self, node: Tensor) -> Iterator[None]:
+    def inherit(self, node: Tensor) -> AbstractContextManager:
         origin = self.value_of(node).origin._replace(reverse=True)
-        with self.builder.scope.inherit(origin):
-            yield
+        return self.builder.scope.inherit(origin)
 
     def watch(
         self,
