@@ -354,11 +354,9 @@ def users(graph: Graph) -> dict[Value, list[Value]]:
 
 def numbering(graph: Graph) -> dict[Value, str]:
     """`%0`, `%1` ... for inputs and nodes; constants are written where they are used."""
-    counted = (v for v in (*graph.inputs, *graph.nodes) if not v.is_constant)
+    counted = [v for v in (*graph.inputs, *graph.nodes) if v.op is not CONSTANT]
     names = {v: f"%{i}" for i, v in enumerate(counted)}
-    for v in graph.nodes:
-        if v.is_constant:
-            names[v] = str(v.attrs["value"])
+    names |= {v: str(v.attrs["value"]) for v in graph.nodes if v.op is CONSTANT}
     return names
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from numtape.ir.graph import Value, numbering
-from numtape.ir.types import Shape
+from numtape.ir.ops.shapes import reshape_op
+from numtape.ir.types import Shape, dtype_name
 from numtape.runtime.loops import LETTERS, Loop
 from numtape.runtime.lowering import Argument, Call, function_name, lower
 from numtape.runtime.plan import Plan
@@ -29,15 +30,21 @@ def emit(plan: Plan, clocked: list[tuple[str, Value]] | None = None) -> tuple[st
     return _Emitter(plan, clocked).write()
 
 
+# Views that are bound by a method, which takes half of the time of the function.
+_METHODS = {np.reshape: "reshape", np.transpose: "transpose"}
+
+
 class _Emitter:
     def __init__(self, plan: Plan, clocked: list[tuple[str, Value]] | None) -> None:
         self.plan = plan
         self.clocked = clocked
+        self.places, self.owner, self.tiles = plan.places, plan.owner, plan.lives.tiles
         self.numbers = numbering(plan.graph)
         self.names: dict[Value, str] = {}
         self.bound: list[str] = []
         self.needs: dict[str, Any] = {}
-        self.kernels: dict[Callable, str] = {}
+        self.functions: dict[Callable, str] = {}
+        self.makers: dict[np.dtype, str] = {}  # of arrays over the arena
         self.reshaped: dict[tuple[str, Shape], str] = {}
         self.fixed = set(plan.fixed)
         self.tiled = {node: tiles for tiles in plan.tilings for node in tiles.nodes}
@@ -81,6 +88,8 @@ class _Emitter:
             # Also for Python's compiler, which puts an instruction for each name that tapes share
             # in front of the first stretch without jumps: one by one, and all of it moves on.
             f"    assert arena.nbytes >= {plan.memory.arena}",
+            *self._indented(self._makers()),
+            "",
             *self._indented(self.bound),
             "",
             *self._indented(tapes),
@@ -161,15 +170,30 @@ class _Emitter:
                 self.bound.append(self._memory(value, self.plan.offsets[value]))
 
     def _memory(self, value: Value, offset: int) -> str:
-        dtype = f"np.{value.dtype.name}" if value.dtype != np.bool_ else "np.bool_"
-        block = "constants" if value in self.fixed else "arena"
-        tiles = self.plan.lives.tiles.get(self.plan.owner[value])
+        tiles = self.tiles.get(self.owner[value])
         shape = value.shape if tiles is None else tiles.shape(value.shape)
-        where = f"np.ndarray({shape}, {dtype}, {block}, {offset})"
+        if value in self.fixed:
+            where = f"np.ndarray({shape}, {_literal(value.dtype)}, constants, {offset})"
+        else:
+            where = f"{self._maker(value.dtype)}({', '.join(map(str, (offset, *shape)))})"
         return f"{self.names[value]} = {where}"
 
+    def _maker(self, dtype: np.dtype) -> str:
+        """The function of the source that makes arrays over the arena: a tape has so many that
+        Python takes a tenth less time for the shorter lines."""
+        if dtype not in self.makers:
+            self.makers[dtype] = _identifier(f"arena_{dtype_name(dtype)}", self.used)
+        return self.makers[dtype]
+
+    def _makers(self) -> list[str]:
+        lines = []
+        for dtype, name in self.makers.items():
+            lines += ["", f"def {name}(offset, *shape):"]
+            lines.append(f"    return np.ndarray(shape, {_literal(dtype)}, arena, offset)")
+        return lines
+
     def _bind_result(self, node: Value) -> None:
-        owner = self.plan.owner[node]
+        owner = self.owner[node]
         taken = self._same_memory(node, owner)
         if taken is not None:
             self.names[node] = self.names[taken]
@@ -180,11 +204,10 @@ class _Emitter:
     def _same_memory(self, node: Value, owner: Value) -> Value | None:
         """What is bound already to the memory that the result takes, in the same shape."""
         for v in (*node.inputs, owner):
-            root = self.plan.places[v].root
-            if v is node or v not in self.names or root is None:
+            place = self.places[v]
+            if v is node or v not in self.names or place.root is None:
                 continue
-            same = self.plan.owner.get(root) is owner and v.type[:2] == node.type[:2]
-            place = self.plan.places[v]
+            same = self.owner.get(place.root) is owner and v.type[:2] == node.type[:2]
             if same and place.contiguous and place.writeable and v.nbytes == owner.nbytes:
                 return v
         return None
@@ -203,19 +226,24 @@ class _Emitter:
 
     def _held(self, value: Value) -> bool:
         """Whether there is memory for one tile of the value only."""
-        root = self.plan.places[value].root
-        return root is not None and self.plan.owner.get(root) in self.plan.lives.tiles
+        root = self.places[value].root
+        return root is not None and self.owner.get(root) in self.tiles
 
     def _bind_view(self, node: Value) -> None:
         assert node.op.view is not None
-        self.names[node] = self._fresh(node)
-        (x,) = node.inputs
-        source = self._array(x)
-        root = self.plan.places[node].root
-        tiles = None if root is None else self.plan.lives.tiles.get(self.plan.owner[root])
+        name = self.names[node] = self._fresh(node)
+        source = self._array(node.inputs[0])
+        root = self.places[node].root
+        tiles = None if root is None else self.tiles.get(self.owner[root])
         attrs = node.attrs if tiles is None else tiles.attrs(node.attrs)
-        call = self._call_text(node.op.view, [source], attrs)
-        self.bound.append(f"{self.names[node]} = {call}")
+        method = _METHODS.get(node.op.view)
+        if method is None:
+            call = self._call_text(node.op.view, [source], attrs)
+        else:
+            call = f"{source}.{method}({_listed(*attrs.values())})"
+        self.bound.append(f"{name} = {call}")
+        if node.op is reshape_op and tiles is None:
+            self.reshaped.setdefault((source, node.shape), name)
 
     def _array(self, x: Value) -> str:
         if not x.is_constant:
@@ -225,7 +253,7 @@ class _Emitter:
     # ---- lines -----------------------------------------------------------------------------
 
     def _line(self, node: Value, loop: Loop | None = None) -> str:
-        call = lower(node, self.plan.places)
+        call = lower(node, self.places)
         text = self._call(call, self._operand if loop is None else _in_tiles(loop, node))
         place = self.lines.get(node.origin[:2])
         if place is None:
@@ -248,13 +276,14 @@ class _Emitter:
 
     def _function_name(self, function: Callable) -> str:
         """NumPy's functions by their own names; others are handed in under a name each."""
-        name = function_name(function)
-        if name.startswith("np."):
-            return name
-        if function not in self.kernels:
-            self.kernels[function] = _identifier(name, self.used)
-            self.needs[self.kernels[function]] = function
-        return self.kernels[function]
+        name = self.functions.get(function)
+        if name is None:
+            name = function_name(function)
+            if not name.startswith("np."):
+                name = _identifier(name, self.used)
+                self.needs[name] = function
+            self.functions[function] = name
+        return name
 
     def _operand(self, argument: Argument) -> str:
         value, shape = argument
@@ -266,7 +295,7 @@ class _Emitter:
         key = (name, shape)
         if key not in self.reshaped:
             self.reshaped[key] = f"{name}_{'x'.join(map(str, shape))}"
-            self.bound.append(f"{self.reshaped[key]} = {name}.reshape({shape})")
+            self.bound.append(f"{self.reshaped[key]} = {name}.reshape({_listed(shape)})")
         return self.reshaped[key]
 
     def _copy_update(self, old: Value, new: Value) -> list[str]:
@@ -313,6 +342,11 @@ def _literal(value: Any) -> str:
     if isinstance(value, float) and not np.isfinite(value):
         return f"np.{value}" if value > 0 or value != value else "-np.inf"
     return repr(value)
+
+
+def _listed(shape: Shape) -> str:
+    """A shape, or axes, as the arguments of a method."""
+    return ", ".join(map(str, shape)) or "()"
 
 
 def _tuple(names: list[str]) -> str:

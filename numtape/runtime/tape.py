@@ -78,5 +78,6 @@ def load(source: str, filename: str, needs: Mapping[str, Any]) -> Bind:
     """The `bind` of a source, which is shown to tracebacks, pdb and profilers."""
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     namespace: dict[str, Any] = {"np": np, **needs}
-    exec(compile(source, filename, "exec"), namespace)
+    # Not as `python -O` would: the assertion in `bind` is what makes compiling it quick.
+    exec(compile(source, filename, "exec", optimize=0), namespace)
     return namespace["bind"]
