@@ -1,13 +1,14 @@
-"""Scheduling: reverse work that shrinks what it reads is done while the forward part runs. Exact.
+"""Scheduling: reverse work that shrinks what it reads is done as soon as it can be. Exact.
 
 A derivative such as GELU's needs only forward values. Computed at once, it takes the place of the
-parts it is made of, which would otherwise be kept until the reverse part reads them: the same
-arithmetic in another order, and less memory held in between.
+parts it is made of, which would otherwise be kept until the reverse part reads them. The gradient
+of a weight is the last to read the activation in front of it: computed before the gradient of that
+activation, it makes room for it. The same arithmetic in another order, and less memory held.
 """
 
 from dataclasses import replace
 
-from numtape.ir.graph import Graph, Value, root_of, users
+from numtape.ir.graph import Graph, Value, first_part, root_of, users
 
 
 def scheduling(graph: Graph) -> Graph:
@@ -22,16 +23,16 @@ class _Mover:
         # Constants are nobody's work: they come first, wherever they were met.
         self.at = {v: -1.0 if v.is_constant else float(i) for i, v in enumerate(graph.nodes)}
         self.kept = {root_of(v) for v in graph.results}
-        late = graph.inputs[graph.early[0] :] if graph.early else ()
-        self.ready = set(graph.inputs) - set(late)
+        self.met: set[Value] = set()
+        if graph.early:
+            late = graph.inputs[graph.early[0] :]
+            self.at |= dict.fromkeys(late, first_part(graph, graph.nodes) - 0.5)
 
     def order(self) -> tuple[Value, ...]:
         for node in self.graph.nodes:
-            if not node.origin.reverse:
-                self.ready.add(node)
-            elif all(v in self.ready for v in node.inputs) and self._shrinks(node):
-                self.ready.add(node)
+            if node.origin.reverse and self._shrinks(node):
                 self.at[node] = self._earliest(node)
+            self.met.add(node)
         return tuple(sorted(self.graph.nodes, key=self.at.__getitem__))
 
     def _shrinks(self, node: Value) -> bool:
@@ -45,7 +46,7 @@ class _Mover:
         root = root_of(value)
         if not root.inputs or root in self.kept:  # given from outside, or needed to the end
             return False
-        return all(u is node or u in self.ready for u in self._readers(root))
+        return all(u is node or u in self.met for u in self._readers(root))
 
     def _readers(self, value: Value) -> list[Value]:
         found = []
@@ -54,10 +55,9 @@ class _Mover:
         return found
 
     def _earliest(self, node: Value) -> float:
-        """Behind the inputs and behind the forward readers of what dies here."""
+        """Behind the inputs and behind the other readers of what dies here."""
         before = [self.at[v] for v in node.inputs if v in self.at]
         for v in filter(lambda v: self._last_reader(v, node), node.inputs):
-            readers = self._readers(root_of(v))
-            before += [self.at[u] for u in readers if u in self.ready and u is not node]
+            before += [self.at[u] for u in self._readers(root_of(v)) if u is not node]
         # Moved nodes keep their own order: each sits a little behind what it follows.
         return max(before, default=self.at[node]) + 1e-6

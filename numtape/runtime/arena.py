@@ -1,10 +1,10 @@
 """Packing buffers into one block: whoever lives at the same time must not overlap.
 
-Greedy by size, best fit (Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net
-Inference", 2020, algorithm 3): large buffers first, each at the lowest gap that is wide enough.
+Greedy: one buffer after the other, each at the lowest gap that is wide enough (Pisarchyk and Lee,
+"Efficient Memory Management for Deep Neural Net Inference", 2020, algorithms 2 and 3).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,19 +37,62 @@ def aligned(nbytes: int) -> int:
 
 
 def pack(spans: Sequence[Span]) -> list[int]:
-    """An offset for every span, in a block as small as is found."""
-    sizes = [aligned(s.nbytes) for s in spans]
-    order = sorted(range(len(spans)), key=lambda i: (-sizes[i], spans[i].start))
-    starts = np.array([spans[i].start for i in order], np.int64)
-    stops = np.array([spans[i].stop for i in order], np.int64)
-    lows, ends = np.zeros((2, len(spans)), np.int64)
-    offsets = [0] * len(spans)
-    for count, i in enumerate(order):  # the leading `count` are placed
-        before, behind = starts[:count] <= stops[count], stops[:count] >= starts[count]
-        rivals = (before & behind).nonzero()[0]
-        offsets[i] = _lowest_gap(lows[rivals], ends[rivals], sizes[i])
-        lows[count], ends[count] = offsets[i], offsets[i] + sizes[i]
-    return offsets
+    """An offset for every span, in a block as small as is found.
+
+    Each order puts the widest of what is alike first; none is best for all programs. What is in
+    use at the fullest moment is the least that any can reach.
+    """
+    if not spans:
+        return []
+    sizes, starts, stops = _columns(spans)
+    used = in_use(spans)
+    least, tried = used.max(), []
+    for order in _orders(sizes, starts, stops, used):
+        lows = _packed(sizes[order], starts[order], stops[order])
+        tried.append((int((lows + sizes[order]).max()), order, lows))
+        if tried[-1][0] == least:
+            break
+    _, order, lows = min(tried, key=lambda found: found[0])
+    offsets = np.empty_like(lows)
+    offsets[order] = lows
+    return offsets.tolist()
+
+
+def in_use(spans: Sequence[Span | Slot]) -> np.ndarray:
+    """The bytes in use at each instruction, from the one numbered -1 on."""
+    sizes, starts, stops = _columns(spans)
+    change = np.zeros(stops.max(initial=-1) + 3, np.int64)
+    np.add.at(change, starts + 1, sizes)
+    np.add.at(change, stops + 2, -sizes)
+    return np.cumsum(change)
+
+
+def _columns(spans: Sequence[Span | Slot]) -> np.ndarray:
+    """Sizes in whole cache lines, starts and stops."""
+    rows = [(aligned(s.nbytes), s.start, s.stop) for s in spans]
+    return np.array(rows, np.int64).reshape(-1, 3).T
+
+
+def _orders(
+    sizes: np.ndarray, starts: np.ndarray, stops: np.ndarray, used: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Orders to place spans in: by the fullest moment that each sees, by size alone, and by how
+    near each comes to the fullest moment of all."""
+    fullest = [used[a + 1 : b + 2].max() for a, b in zip(starts, stops, strict=True)]
+    yield np.lexsort((starts, -sizes, -np.array(fullest)))
+    yield np.lexsort((starts, -sizes))
+    moment = used.argmax() - 1
+    yield np.lexsort((starts, -sizes, np.maximum(starts - moment, moment - stops).clip(0)))
+
+
+def _packed(sizes: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    """Each span in turn at the lowest gap among those placed that live when it does."""
+    lows, ends = np.zeros((2, len(sizes)), np.int64)
+    for i, size in enumerate(sizes):  # those before i are placed
+        rivals = ((starts[:i] <= stops[i]) & (stops[:i] >= starts[i])).nonzero()[0]
+        lows[i] = _lowest_gap(lows[rivals], ends[rivals], size)
+        ends[i] = lows[i] + size
+    return lows
 
 
 def _lowest_gap(lows: np.ndarray, ends: np.ndarray, wanted: int) -> int:

@@ -3,10 +3,8 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 
-import numpy as np
-
 from numtape.ir.graph import Graph, Value
-from numtape.runtime.arena import Slot, aligned
+from numtape.runtime.arena import Slot, aligned, in_use
 
 FULLEST = "  when the arena is fullest"
 NOTES = dict.fromkeys(("arguments", "activations", "gradients", "scratch"), FULLEST)
@@ -91,10 +89,4 @@ def _purpose(value: Value, slot: Slot, moment: int) -> str:
 
 def fullest_moment(slots: Sequence[Slot]) -> int:
     """The instruction at which most bytes are in use."""
-    if not slots:
-        return 0
-    change = np.zeros(max(s.stop for s in slots) + 3, np.int64)
-    for s in slots:
-        change[s.start + 1] += s.nbytes
-        change[s.stop + 2] -= s.nbytes
-    return int(np.cumsum(change).argmax()) - 1
+    return int(in_use(slots).argmax()) - 1 if slots else 0

@@ -113,21 +113,22 @@ def _reverse(
 ) -> tuple[Any, Any, Any]:
     """The gradients of q, k and v, block by block.
 
-    With e = exp(scores - top), z their sum and h = g / z, the gradient of the scores is
-    e ⊙ (h vᵀ - rowsum(h ⊙ out)).
+    With e = exp(scores - top), z their sum and h = g / (z √d), the gradient of q kᵀ is
+    s = e ⊙ (h vᵀ - rowsum(h ⊙ out)): the scale is in h already, so that no scaled q is kept.
     """
     scaled = _scaled(q)
+    root = math.sqrt(q.shape[-1])
     queries: list[Any] = []
     keys = values = None
     for block in reversed(_blocks(q.shape[-2], k.shape[-2], causal)):  # the last sees most keys
         e, total = _weights_again(q, scaled, k, masks, causal, block)
-        h = _rows(g, block.start, block.stop) / total
+        h = _rows(g, block.start, block.stop) * ((1.0 / root) / total)
         slope = (h * _rows(out, block.start, block.stop)).sum(-1, keepdims=True)
         s = e * (matmul(h, _rows(v, 0, block.seen).swapaxes(-1, -2)) - slope)
-        queries.insert(0, _scaled(matmul(s, _rows(k, 0, block.seen))))
-        keys = _added(keys, matmul(s.swapaxes(-1, -2), _rows(scaled, block.start, block.stop)))
+        queries.insert(0, matmul(s, _rows(k, 0, block.seen)))
+        keys = _added(keys, matmul(s.swapaxes(-1, -2), _rows(q, block.start, block.stop)))
         values = _added(values, matmul(e.swapaxes(-1, -2), h))
-    return _joined(queries), _framed(keys, k), _framed(values, v)
+    return _joined(queries), _framed(keys, k), _framed(values * root, v)
 
 
 def _weights_again(
