@@ -57,8 +57,9 @@ def _own_sections(figures: Figures) -> list[str]:
         _depth(figures.raw["depth"]),
         "## Memory",
         "Arena: the one block that a tape lives in. Eager: bytes that numtape's eager step takes "
-        "at its fullest moment (`tracemalloc`). Torch: bytes of all that autograd saves for the "
-        "reverse pass in eager mode, parameters excepted (`saved_tensors_hooks`). Heap: the most "
+        "at its fullest moment (`tracemalloc`), its batch among them. Torch: bytes of all that "
+        "autograd saves for the reverse pass in eager mode, parameters excepted "
+        "(`saved_tensors_hooks`). Heap: the most "
         "that a compiled step takes, for a moment, of Python's heap beyond what it held before; "
         "objects: the same without the buffers of fixed size through which NumPy's ufuncs read "
         "transposed arrays and other dtypes.",

@@ -12,6 +12,7 @@ from numtape.passes import PIPELINE
 PASSES = {p.name: p for p in PIPELINE}
 X = np.arange(12.0).reshape(3, 4) / 7
 V = np.array([0.5, -1.0, 2.0, 0.25])
+H = np.arange(24.0).reshape(3, 4, 2) / 7
 
 
 def traced(function, *arguments):
@@ -204,6 +205,113 @@ def test_gradients_of_parts_become_one_join():
     assert names.count("concatenate") == 1
     assert "place" not in names
     assert "add" not in names
+
+
+def test_joined_heads_are_copied_once():
+    """Into their places, not to be reshaped before that as well."""
+
+    def joined(x, y):
+        heads = [v.transpose(1, 0, 2).reshape(4, 6) for v in (x, y)]
+        return nt.concatenate(heads, axis=1)
+
+    _, after = shown("views", joined, H, H)
+    assert after == [
+        "%2: f64[4,3,2] = transpose(%0, axes=(1, 0, 2))",
+        "%3: f64[4,3,2] = transpose(%1, axes=(1, 0, 2))",
+        "%4: f64[4,6,2] = concatenate(%2, %3, axis=1)",
+        "%5: f64[4,12] = reshape(%4, shape=(4, 12))",
+        "return %5",
+    ]
+
+
+def merged(x):
+    """Rows of heads side by side, as attention joins them, and whoever looks at the heads."""
+    heads = nt.exp(x) * 2.0
+    return heads.transpose(1, 0, 2).reshape(4, 6), heads.sum(0)
+
+
+def test_copies():
+    before, after = shown("copies", merged, H)
+    assert before[1:] == [
+        "%2: f64[3,4,2] = mul(%1, 2.0)",
+        "%3: f64[4,3,2] = transpose(%2, axes=(1, 0, 2))",
+        "%4: f64[4,6] = reshape(%3, shape=(4, 6))",
+        "%5: f64[4,2] = sum(%2, axis=(0,))",
+        "return %4, %5",
+    ]
+    assert after[1:] == [
+        "%2: f64[4,3,2] = transpose(%1, axes=(1, 0, 2))",
+        "%3: f64[4,3,2] = mul(%2, 2.0)",
+        "%4: f64[3,4,2] = transpose(%3, axes=(1, 0, 2))",
+        "%5: f64[4,3,2] = transpose(%4, axes=(1, 0, 2))",
+        "%6: f64[4,6] = reshape(%5, shape=(4, 6))",
+        "%7: f64[4,2] = sum(%4, axis=(0,))",
+        "return %6, %7",
+    ]
+
+
+def test_joins_are_made_in_the_order_of_their_copies():
+    def blocks(x):
+        return nt.concatenate([x.exp(), x.tanh()], axis=1).transpose(1, 0, 2).reshape(8, 6)
+
+    _, after = shown("copies", blocks, H)
+    assert [line.split(" = ")[1] for line in after[:-1] if "concatenate" in line] == [
+        "concatenate(%3, %4, axis=0)"
+    ]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: (x.exp() @ x.swapaxes(1, 2)).transpose(1, 0, 2).reshape(4, 12),
+        lambda x: x.exp().transpose(2, 1, 0).reshape(2, 12),  # rows would not stay rows
+        lambda x: x.exp().transpose(0, 1, 2).reshape(12, 2),  # no copy
+        lambda x: x.transpose(1, 0, 2).reshape(4, 6),  # given from outside
+    ],
+)
+def test_what_is_copied_all_the_same(function):
+    before, after = shown("copies", function, H)
+    assert after == before
+
+
+def test_results_keep_their_order():
+    def both(x):
+        y = x.exp()
+        return y, y.transpose(1, 0, 2).reshape(4, 6)
+
+    before, after = shown("copies", both, H)
+    assert after == before
+
+
+def test_scheduling():
+    """The gradient of a weight, the last to read an activation, makes room for what follows."""
+    weights = [nt.Tensor(np.eye(4), requires_grad=True) for _ in range(2)]
+
+    def loss(x):
+        hidden = nt.sin(x @ weights[0])
+        (hidden @ weights[1]).sum().backward()
+        return weights[0].grad, weights[1].grad
+
+    graph = traced(loss, np.ones((64, 4)))
+    products = [v.shape for v in graph.nodes if v.op.name == "matmul" and v.origin.reverse]
+    assert products == [(64, 4), (4, 4), (4, 4)]
+    graph = verify(PASSES["scheduling"].apply(graph))
+    products = [v.shape for v in graph.nodes if v.op.name == "matmul" and v.origin.reverse]
+    assert products == [(4, 4), (64, 4), (4, 4)]
+
+
+def test_scheduling_moves_derivatives_into_the_forward_part_but_not_what_comes_late():
+    weight = nt.Tensor(V, requires_grad=True)
+    compiled = nt.compile(lambda x: F.gelu(x * weight))
+    plan = compiled.tape(X).plan
+    early, late = plan.order[: plan.first], plan.order[plan.first :]
+    assert any(v.origin.reverse for v in early)
+    assert all(v.origin.reverse for v in late)
+    x = nt.tensor(X)
+    compiled(x).sum().backward()
+    found, weight.grad = weight.grad.numpy(), None
+    F.gelu(x * weight).sum().backward()
+    np.testing.assert_allclose(found, weight.grad.numpy(), rtol=1e-12)
 
 
 def test_sums():

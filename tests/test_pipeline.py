@@ -96,6 +96,7 @@ def test_pipeline():
     assert [p.name for p in PIPELINE if not p.exact] == [
         "broadcasts",
         "sums",
+        "copies",
         "views",
         "products",
     ]

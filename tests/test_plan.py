@@ -1,12 +1,16 @@
 """The plan: memory that never overlaps, and where each value lies, as text."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from helpers import written
+from hypothesis import given
+from hypothesis import strategies as st
 from programs import TRAINING, RandomProgram, each_step, forward_and_reverse
 
 import numtape as nt
-from numtape.runtime.arena import ALIGNMENT
+from numtape.runtime.arena import ALIGNMENT, Span, aligned, in_use, pack
 from numtape.runtime.emit import emit
 from numtape.runtime.plan import plan as plan_for
 
@@ -114,6 +118,43 @@ def test_arena_is_full_at_its_fullest_moment(make):
     moments = range(-1, len(plan.order) + 1)
     used = max(sum(s.nbytes for s in plan.slots if s.start <= t <= s.stop) for t in moments)
     assert used <= plan.memory.arena <= 1.25 * used
+
+
+@given(st.lists(st.tuples(st.integers(1, 400), st.integers(-1, 20), st.integers(0, 9))))
+def test_packing(drawn):
+    """Nobody who lives at the same time overlaps; the fullest moment is never undercut."""
+    spans = [Span(nbytes, start, start + length) for nbytes, start, length in drawn]
+    lows = pack(spans)
+    placed = [(low, low + aligned(s.nbytes), s) for low, s in zip(lows, spans, strict=True)]
+    for (a, b, x), (c, d, y) in combinations(placed, 2):
+        assert b <= c or d <= a or x.stop < y.start or y.stop < x.start
+    top = max((end for _, end, _ in placed), default=0)
+    assert top >= in_use(spans).max()
+    assert top <= sum(aligned(s.nbytes) for s in spans)
+
+
+# As (KiB, start, stop): each is packed without a gap in one of the orders alone.
+PACKED = {
+    "pressure, size": [
+        (3, 3, 4),
+        (3, 1, 4),
+        (1, 0, 1),
+        (4, 5, 5),
+        (4, 2, 2),
+        (3, 4, 4),
+        (1, 0, 3),
+    ],
+    "size": [(2, 5, 7), (1, 5, 7), (2, 1, 4), (3, 2, 5), (4, 1, 1), (1, 3, 5)],
+    "life": [(4, 4, 6), (3, 1, 2), (2, 1, 2), (2, 0, 1), (2, 1, 4), (1, 5, 6), (2, 2, 5)],
+    "nearness": [(1, 0, 0), (4, 1, 1), (1, 1, 3), (4, 5, 5), (3, 4, 4), (1, 3, 5)],
+}
+
+
+@pytest.mark.parametrize("rows", PACKED.values(), ids=PACKED)
+def test_packing_finds_blocks_without_gaps(rows):
+    spans = [Span(1024 * size, start, stop) for size, start, stop in rows]
+    lows = pack(spans)
+    assert max(map(sum, zip(lows, (s.nbytes for s in spans), strict=True))) == in_use(spans).max()
 
 
 # ---- as text, after the graph -------------------------------------------------------------
@@ -263,6 +304,35 @@ def test_updates_in_place():
         "%3: f64[4] mul 1 end 0 32 over %0",
     ]
     assert called == ["np.add(captured0, x, out=captured0)", "np.multiply(x, 2.0, out=x)"]
+
+
+def test_what_leads_to_an_update_is_in_its_place_too():
+    """A decayed average takes no memory but its own, unless its old value is still read."""
+    average = nt.Tensor(np.zeros(4))
+
+    def decay(x):
+        average.assign(average * 0.9 + x)
+
+    _, after, called = planned(decay, V)
+    assert after[4:] == [
+        "%2: f64[4] mul 0 1 straight into %1",
+        "%3: f64[4] add 1 end straight into %1",
+    ]
+    assert called == [
+        "np.multiply(captured0, 0.9, out=captured0)",
+        "np.add(captured0, x, out=captured0)",
+    ]
+
+    def difference(x):
+        smaller = average * 0.9
+        average.assign(smaller + x * average)
+
+    _, after, called = planned(difference, V)
+    assert called == [
+        "np.multiply(captured0, 0.9, out=v2)",
+        "np.multiply(x, captured0, out=x)",
+        "np.add(v2, x, out=captured0)",
+    ]
 
 
 def test_buffer_reuse():

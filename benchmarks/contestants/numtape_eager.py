@@ -67,4 +67,5 @@ class Contestant(Stepper):
             return self.function(*self.tensors)
 
     def facts(self) -> dict[str, Any]:
-        return {"heap": heap_of(self.step)}
+        # Its batch too: an arena holds copies of its arguments.
+        return {"heap": heap_of(self.step) + sum(t.nbytes for t in self.batch)}

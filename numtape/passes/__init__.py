@@ -14,6 +14,7 @@ from numtape.ir.verify import verify
 from numtape.passes.broadcasts import broadcasts
 from numtape.passes.common_subexpressions import common_subexpressions
 from numtape.passes.composites import composites
+from numtape.passes.copies import copies
 from numtape.passes.dead_nodes import dead_nodes
 from numtape.passes.dense_inputs import dense_inputs
 from numtape.passes.folding import folding
@@ -47,6 +48,7 @@ PIPELINE = (
     Pass(folding, exact=True),
     Pass(identities, exact=True),
     Pass(sums, exact=False),
+    Pass(copies, exact=False),
     Pass(views, exact=False),
     Pass(products, exact=False),
     Pass(old_values, exact=True),

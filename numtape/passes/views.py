@@ -89,11 +89,35 @@ def _add(x: Value, y: Value) -> Value | None:
 
 
 def _parts(placed: Value, axis: int) -> tuple[Value, ...]:
-    (x,) = placed.inputs
+    return _joined_parts(placed.inputs[0], axis)
+
+
+def _joined_parts(x: Value, axis: int) -> tuple[Value, ...]:
     return x.inputs if x.op is concatenate_op and x.attrs["axis"] == axis else (x,)
 
 
+def _concatenate(*parts: Value, axis: int) -> Value | None:
+    """join(reshape(x), reshape(y)) = reshape(join(x, y)) where the last axis was several before.
+
+    What was transposed is so copied once, into its place, and not to be reshaped first.
+    """
+    sources = [v.inputs[0] for v in parts if _merges_last(v, axis)]
+    others = {(*x.shape[:axis], *x.shape[axis + 1 :]) for x in sources}
+    turned = any(x.op is transpose_op for x in sources)
+    if not turned or len(sources) < len(parts) or len(others) > 1:
+        return None
+    length = sum(v.shape[axis] for v in parts)
+    flat = (part for x in sources for part in _joined_parts(x, axis))
+    return concatenate_op(*flat, axis=axis).reshape((*parts[0].shape[:axis], length))
+
+
+def _merges_last(x: Value, axis: int) -> bool:
+    """Whether a reshape leaves the axes before `axis` alone, and makes one of all others."""
+    return x.op is reshape_op and axis == x.ndim - 1 and x.shape[:axis] == x.inputs[0].shape[:axis]
+
+
 _RULES = {
+    concatenate_op: _concatenate,
     reshape_op: _reshape_rule,
     transpose_op: _transpose_rule,
     slice_: _slice,

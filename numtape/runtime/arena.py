@@ -76,12 +76,13 @@ def _columns(spans: Sequence[Span | Slot]) -> np.ndarray:
 def _orders(
     sizes: np.ndarray, starts: np.ndarray, stops: np.ndarray, used: np.ndarray
 ) -> Iterator[np.ndarray]:
-    """Orders to place spans in: by the fullest moment that each sees, by size alone, and by how
-    near each comes to the fullest moment of all."""
-    fullest = [used[a + 1 : b + 2].max() for a, b in zip(starts, stops, strict=True)]
-    yield np.lexsort((starts, -sizes, -np.array(fullest)))
-    yield np.lexsort((starts, -sizes))
+    """Orders to place spans in: by the fullest moment that each sees, then by size or by length
+    of life; by size alone; and by how near each comes to the fullest moment of all."""
+    pressure = np.array([used[a + 1 : b + 2].max() for a, b in zip(starts, stops, strict=True)])
     moment = used.argmax() - 1
+    yield np.lexsort((starts, -sizes, -pressure))
+    yield np.lexsort((starts, -sizes))
+    yield np.lexsort((-sizes, starts - stops, -pressure))
     yield np.lexsort((starts, -sizes, np.maximum(starts - moment, moment - stops).clip(0)))
 
 

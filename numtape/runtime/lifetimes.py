@@ -154,23 +154,42 @@ def _in_storage(
     outside: Mapping[Value, object],
     crossed: Mapping[Value, frozenset[Value]],
 ) -> dict[Value, Value]:
-    """Updates that can be computed straight into the storage of the input they update."""
+    """What can be computed straight into storage that an update goes to.
+
+    The update itself, and what it is written over, as far back as nobody reads the old value.
+    """
     made = {node: i for i, node in enumerate(order)}
     reads = last_reads(_without_results(graph), places, order, 0)
     found: dict[Value, Value] = {}
     # Storage whose old value is itself a result must keep it to the end.
     taken = {places[v].root for v in graph.results}
     for old, new in graph.updates:
-        if old not in outside or new not in made or new in found or old in taken:
+        if old not in outside or new not in made or old in taken:
             continue
         if not places[old].contiguous or not places[old].writeable:
             continue
-        if old in crossed.get(new, ()):
-            continue
-        last, at = reads.get(old, -1), made[new]
-        if last < at or (last == at and _may_overwrite(new, old, places)):
-            found[new] = old
+        last = reads.get(old, -1)
+        node: Value | None = new
+        while node is not None and node not in found and old not in crossed.get(node, ()):
+            if last > made[node] or (last == made[node] and not _may_overwrite(node, old, places)):
+                break
+            found[node] = old
+            node = _overwritten(node, made, stop, places)
     return found
+
+
+def _overwritten(
+    node: Value,
+    made: Mapping[Value, int],
+    stop: Mapping[Value, int],
+    places: Mapping[Value, Place],
+) -> Value | None:
+    """The result that dies at a node which may be written over it."""
+    for position in node.op.inplace:
+        v = node.inputs[position]
+        if v in made and stop[v] == made[node] and _may_overwrite(node, v, places):
+            return v
+    return None
 
 
 def _without_results(graph: Graph) -> Graph:

@@ -118,12 +118,15 @@ def _reverse(
     """
     scaled = _scaled(q)
     root = math.sqrt(q.shape[-1])
+    slopes = (g * out).sum(-1, keepdims=True)
     queries: list[Any] = []
-    keys = values = None
+    keys: Any = None
+    values: Any = None
     for block in reversed(_blocks(q.shape[-2], k.shape[-2], causal)):  # the last sees most keys
         e, total = _weights_again(q, scaled, k, masks, causal, block)
-        h = _rows(g, block.start, block.stop) * ((1.0 / root) / total)
-        slope = (h * _rows(out, block.start, block.stop)).sum(-1, keepdims=True)
+        weight = (1.0 / root) / total
+        h = _rows(g, block.start, block.stop) * weight
+        slope = _rows(slopes, block.start, block.stop) * weight
         s = e * (matmul(h, _rows(v, 0, block.seen).swapaxes(-1, -2)) - slope)
         queries.insert(0, matmul(s, _rows(k, 0, block.seen)))
         keys = _added(keys, matmul(s.swapaxes(-1, -2), _rows(q, block.start, block.stop)))
