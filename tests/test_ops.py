@@ -16,7 +16,7 @@ NO_GRADIENT = {
     *("eq", "ne", "lt", "le", "gt", "ge", "isfinite", "isinf", "isnan", "argmax", "argmin"),
     *("logical_and", "logical_or", "logical_xor", "logical_not", "floor_divide", "remainder"),
     *("arange", "linspace", "filled", "wrap_index", "uniform", "advance"),
-    *("detach",),
+    *("detach", "adam_scalars"),
 }
 # Ops whose attributes hold shapes or bounds, checked by whoever made them.
 SHAPED = {"slice", "place", "reshape", "broadcast_to", "uniform", "filled"}

@@ -283,8 +283,8 @@ def test_a_traced_step_updates_parameters_and_state(kind, settings):
     before = optimizer.state_dict()
     traced = nt.trace(train_step, X, TARGET)
     verify(traced.graph)
-    state = [t for name, t in optimizer.state_tensors().items() if "lr" not in name]
-    assert same(traced.targets, [*model.parameters(), *state])
+    moments = [m for parts in optimizer.bundles for bundle in parts for m in bundle.moments]
+    assert same(traced.targets, [*model.parameters(), optimizer.steps, *moments])
     assert any(source is optimizer.lr for source in traced.captured)
     assert {n.origin.module for n in traced.graph.nodes} >= {"0", "2", "optimizer"}
     for name, array in optimizer.state_dict().items():

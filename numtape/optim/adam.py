@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from numtape.ir.ops.updates import adam_numbers
 from numtape.optim.optimizer import Optimizer, Rate, Rule, check_fraction, check_not_negative
 from numtape.tracer.tensor import Tensor
 
@@ -34,10 +35,12 @@ class Adam(Optimizer):
         super().__init__(params, lr, weight_decay)
 
     def rule(self, count: Tensor, lr: Tensor, weight_decay: float) -> Rule:
-        scalars = self._scalars(count, lr, weight_decay)
+        @cache
+        def numbers(dtype: np.dtype) -> tuple[Any, ...]:
+            return adam_numbers(count, lr, self.betas, self.eps, weight_decay, dtype)
 
         def update(p: Any, g: Any, first: Any, second: Any) -> tuple[Any, ...]:
-            size, eps, kept = scalars(p.dtype)
+            size, eps, kept = numbers(p.dtype)
             if weight_decay and not self.decoupled:
                 g = g + p * weight_decay
             first = first * self.betas[0] + g
@@ -46,23 +49,6 @@ class Adam(Optimizer):
             return start - first / (second.sqrt() + eps) * size, first, second
 
         return update
-
-    def _scalars(self, count: Tensor, lr: Tensor, weight_decay: float) -> Any:
-        """What parameters share: step size, eps, and the share that decay leaves, by dtype.
-
-        With m = (1 - b1) M, v = (1 - b2) V and s = √((1 - b2^t) / (1 - b2)), the step is
-        lr (1 - b1) / (1 - b1^t) s · M / (√V + eps s).
-        """
-        b1, b2 = self.betas
-        scale = ((1.0 - b2**count) / (1.0 - b2)).sqrt()
-        size = lr * (1.0 - b1) / (1.0 - b1**count) * scale
-        values = (size, scale * self.eps, 1.0 - lr * weight_decay)
-
-        @cache
-        def in_dtype(dtype: np.dtype) -> tuple[Any, ...]:
-            return tuple(value.astype(dtype) for value in values)
-
-        return in_dtype
 
 
 class AdamW(Adam):

@@ -7,13 +7,14 @@ updates it as an output; everything else is an attribute, whose change asks for 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from types import MethodType
 from typing import Any
 
 import numpy as np
 
-from numtape.functions import concatenate
 from numtape.ir.types import Type
+from numtape.optim.bundles import Rule, bundles
 from numtape.tracer.holder import Holder, joined
 from numtape.tracer.recorder import no_grad
 from numtape.tracer.tensor import Tensor
@@ -21,11 +22,6 @@ from numtape.tracer.trace import Trace, tracing
 
 Schedule = Callable[[Any], Any]
 Rate = float | Schedule
-Rule = Callable[..., tuple[Any, ...]]
-Member = tuple[Tensor, ...]  # a parameter and its moments
-
-# Entries of a parameter up to which its calls cost more than laying it beside the others.
-SMALL = 1024
 
 
 class Group(Holder):
@@ -62,13 +58,12 @@ class Optimizer(Holder):
     the step. Raises ValueError or TypeError for parameters that cannot be optimized.
     """
 
-    moments: tuple[str, ...] = ()  # attributes with a tensor of state per parameter
+    moments: tuple[str, ...] = ()  # names of what is kept per parameter, of its shape
 
     def __init__(self, params: Iterable[Any], lr: Rate, weight_decay: float) -> None:
         self.groups = _groups(params, lr, weight_decay)
         self.steps = scalar_state(0.0)
-        for name in self.moments:
-            setattr(self, name, tuple(map(_zeros, self.parameters)))
+        self.bundles = tuple(bundles(g.parameters, len(self.moments)) for g in self.groups)
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:
@@ -90,16 +85,12 @@ class Optimizer(Holder):
         with no_grad(), self._recorded():
             count = self.steps.astype(np.float64) + 1.0
             self.steps.assign(count)
-            state = zip(self.parameters, *(getattr(self, m) for m in self.moments), strict=True)
-            for group in self.groups:
+            for group, parts in zip(self.groups, self.bundles, strict=True):
                 if group.schedule is not None:
                     group.lr.assign(group.schedule(count))
-                members = [next(state) for _ in group.parameters]
-                due = [m for m in members if m[0].grad is not None]
                 rule = self.rule(count, group.lr.astype(np.float64), group.weight_decay)
-                # What has no moments takes too few calls to be laid end to end first.
-                for bundle in _bundles(due) if self.moments else [[m] for m in due]:
-                    _apply(rule, bundle)
+                for bundle in parts:
+                    bundle.update(rule)
 
     def rule(self, count: Tensor, lr: Tensor, weight_decay: float) -> Rule:
         """How a parameter changes: a function (p, g, *moments) -> (new p, *new moments).
@@ -118,10 +109,12 @@ class Optimizer(Holder):
     def state_tensors(self) -> dict[str, Tensor]:
         """The step count, the learning rates and the moments."""
         rates = {f"groups.{i}.lr": group.lr for i, group in enumerate(self.groups)}
+        apart = (pair for parts in self.bundles for b in parts for pair in b.moments_apart())
+        found = {id(p): tensors for p, tensors in apart}
         moments = {
-            f"{name}.{i}": tensor
-            for name in self.moments
-            for i, tensor in enumerate(getattr(self, name))
+            f"{name}.{i}": found[id(p)][position]
+            for position, name in enumerate(self.moments)
+            for i, p in enumerate(self.parameters)
         }
         return {"steps": self.steps, **rates, **moments}
 
@@ -141,51 +134,14 @@ class Optimizer(Holder):
             yield
 
     def _name_state(self, recorder: Trace, path: str) -> None:
-        """Moments are called after their parameter in graphs and source."""
+        """Moments are called after their parameter in graphs and source, if it stands alone."""
         recorder.name(self.steps, joined(path, "steps"))
         for i, group in enumerate(self.groups):
             recorder.name(group.lr, joined(path, f"groups.{i}.lr"))
-        for moment in self.moments:
-            for p, tensor in zip(self.parameters, getattr(self, moment), strict=True):
-                recorder.name(tensor, joined(recorder.name_of(p), moment))
-
-
-def _bundles(members: Iterable[Member]) -> list[list[Member]]:
-    """The members, small ones of one dtype together."""
-    alone: list[list[Member]] = []
-    together: dict[np.dtype, list[Member]] = {}
-    for member in members:
-        p = member[0]
-        if p.size <= SMALL:
-            together.setdefault(p.dtype, []).append(member)
-        else:
-            alone.append([member])
-    return [*alone, *together.values()]
-
-
-def _apply(rule: Rule, bundle: list[Member]) -> None:
-    """Assign what the rule makes of parameters and moments."""
-    if len(bundle) == 1:
-        ((p, *moments),) = bundle
-        for tensor, value in zip((p, *moments), rule(p, p.grad, *moments), strict=True):
-            tensor.assign(value)
-        return
-    p, *moments = (_end_to_end(column) for column in zip(*bundle, strict=True))
-    new = rule(p, _end_to_end([p.grad for p, *_ in bundle]), *moments)
-    for column, value in zip(zip(*bundle, strict=True), new, strict=True):
-        _assign_parts(column, value)
-
-
-def _end_to_end(tensors: Iterable[Any]) -> Any:
-    return concatenate([t.reshape(-1) for t in tensors])
-
-
-def _assign_parts(tensors: Iterable[Tensor], flat: Any) -> None:
-    start = 0
-    for tensor in tensors:
-        stop = start + tensor.size
-        tensor.assign(flat[start:stop].reshape(tensor.shape))
-        start = stop
+        for bundle in chain.from_iterable(self.bundles):
+            owner = recorder.name_of(bundle.parameters[0]) if bundle.alone else path
+            for moment, tensor in zip(self.moments, bundle.moments, strict=True):
+                recorder.name(tensor, joined(owner, moment))
 
 
 def scalar_state(value: float) -> Tensor:
@@ -205,10 +161,6 @@ def check_fraction(name: str, value: float) -> float:
     if not 0.0 <= value < 1.0:
         raise ValueError(f"{name} lies in [0, 1), got {value}")
     return value
-
-
-def _zeros(parameter: Tensor) -> Tensor:
-    return Tensor(np.zeros(parameter.shape, parameter.dtype))
 
 
 def _groups(parameters: Iterable[Any], lr: Rate, weight_decay: float) -> tuple[Group, ...]:

@@ -13,6 +13,7 @@ from numtape.ir.ops import (
     ranges,
     reductions,
     shapes,
+    updates,
 )
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "ranges",
     "reductions",
     "shapes",
+    "updates",
 ]
