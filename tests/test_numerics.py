@@ -283,3 +283,37 @@ def test_norms_of_constant_rows(transform):
     out.sum().backward()
     assert not out.numpy().any()
     assert np.isfinite(x.grad.numpy()).all()
+
+
+def bits(array):
+    return array.view(f"i{array.itemsize}")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+def test_where_with_zero_gives_zero_for_what_is_not_finite(dtype, zero):
+    x = np.array([[INF, -INF, np.nan, -0.0, 0.0, 1e-310, -3.5]] * 2, dtype)
+    chosen = np.array([[True], [False]])
+    expected = np.where(chosen, x, dtype(zero))
+    for run in (nt.where, nt.compile(lambda c, x, z: nt.where(c, x, zero))):
+        found = run(nt.tensor(chosen), nt.tensor(x), zero).numpy()
+        np.testing.assert_array_equal(bits(found), bits(expected))
+
+
+def test_a_logit_that_is_not_a_number_spoils_the_loss():
+    logits = np.array([[1.0, np.nan, 2.0]], np.float32)
+    for run in (F.cross_entropy, nt.compile(F.cross_entropy)):
+        assert np.isnan(run(nt.tensor(logits), nt.tensor(np.array([0]))).item())
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8])
+@pytest.mark.parametrize("index", [(0, 3, 2), (0, 4, 2), (0, -1, 2)])
+def test_a_class_out_of_range_is_an_error_in_every_dtype(dtype, index):
+    target = np.array(index).astype(dtype)
+    logits = nt.tensor(np.zeros((3, 4), np.float32))
+    for run in (F.cross_entropy, nt.compile(F.cross_entropy)):
+        if index[1] == 3:
+            assert run(logits, nt.tensor(target)).item() == pytest.approx(np.log(4.0))
+        else:
+            with pytest.raises(IndexError, match=rf"index {target[1]} at position \(1,\)"):
+                run(logits, nt.tensor(target))

@@ -3,6 +3,7 @@
 Each rule is the textbook derivative in `g, out, x, y`. Un-broadcasting is not its business.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -241,8 +242,23 @@ def _infer_where(condition: Type, x: Type, y: Type) -> Type:
     return Type(x.dtype, broadcast(condition, x, y), x.weak and y.weak)
 
 
+_BITS = {size: np.dtype(f"i{size}") for size in (1, 2, 4, 8)}
+
+
+def _is_zero(y: Any) -> bool:
+    """Whether y is the number 0, and not -0."""
+    number = y.item() if type(y) is np.ndarray and not y.shape else y
+    return type(number) is float and number == 0.0 and math.copysign(1.0, number) > 0.0
+
+
 def select(condition: np.ndarray, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
     """`np.where` into `out`, which may be `y` itself."""
+    if _is_zero(y) and type(x) is np.ndarray and x.dtype == out.dtype:
+        # As integers: 0 times any bits is 0, which floats say neither of inf nor of nan. Masks
+        # in no order make copies by mask wait for every entry, 15 times as long as this.
+        bits = _BITS[out.itemsize]
+        np.multiply(x.view(bits), condition, out=out.view(bits))
+        return
     if out is not y:
         np.copyto(out, y)
     np.copyto(out, x, where=condition)

@@ -29,7 +29,7 @@ def check_range(index: np.ndarray, size: int, lowest: int) -> None:
 
     The line it names is that of the call: of a compiled function where a tape runs.
     """
-    if index.size == 0 or (lowest <= index.min() and index.max() < size):
+    if index.size == 0 or _within(index, size, lowest):
         return
     position = np.argwhere((index < lowest) | (index >= size))[0]
     where_ = tuple(int(p) for p in position)
@@ -37,6 +37,12 @@ def check_range(index: np.ndarray, size: int, lowest: int) -> None:
         f"index {index[where_]} at position {where_} is out of range: there are {size} entries, "
         f"and indices go from {lowest} to {size - 1}"
     )
+
+
+def _within(index: np.ndarray, size: int, lowest: int) -> bool:
+    if lowest == 0 and index.dtype == INT:  # read without a sign, what is negative is too large
+        return bool(np.maximum.reduce(index.view(np.uint64), axis=None) < size)
+    return bool(lowest <= index.min() and index.max() < size)
 
 
 def wrap(index: np.ndarray, out: np.ndarray, size: int, lowest: int) -> None:
@@ -71,7 +77,7 @@ def _infer_take(x: Type, index: Type, axis: int) -> Type:
 
 def gather(x: np.ndarray, index: np.ndarray, out: np.ndarray, axis: int) -> None:
     """`np.take` of checked indices; mode "clip" is the one that does not allocate."""
-    np.take(x, index, axis=axis, out=out, mode="clip")
+    x.take(index, axis, out, "clip")
 
 
 NARROW = 256  # entries of a row, up to which `np.add.at` is faster on one flat array

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from numtape.ir.op import Example, Op
-from numtape.ir.ops.elementwise import exp, isfinite, log, where
+from numtape.ir.ops.elementwise import exp, log, maximum, where
 from numtape.ir.ops.indexing import flat_positions, scatter_add, take_along_last
 from numtape.ir.ops.rules import example, require_float, require_integers
 from numtape.ir.ops.shapes import full
@@ -23,13 +23,13 @@ def _infer_along(x: Type, axis: int) -> Type:
 
 def _shifted(x: Any, axis: int) -> Any:
     """x minus its maximum, so that exp cannot overflow; a row of -inf stays -inf."""
-    top = x.max(axis, keepdims=True)
-    return x - where(isfinite(top), top, 0.0)
+    lowest = float(np.finfo(x.dtype).min)
+    return x - maximum(x.max(axis, keepdims=True), lowest)
 
 
 def positive(total: Any) -> Any:
-    """A sum of exponentials, or 1 where everything was masked."""
-    return where(total > 0.0, total, 1.0)
+    """A sum of shifted exponentials, which is 1 or more; 1/2 where everything was masked."""
+    return maximum(total, 0.5)
 
 
 def _expand_softmax(x: Any, axis: int) -> Any:
@@ -235,7 +235,7 @@ def _expand_cross_entropy(
 ) -> Any:
     safe, kept, share = _counted_rows(target, ignore_index, logits.dtype)
     z = _shifted(logits, logits.ndim - 1)
-    lse = log(positive(exp(z).sum(-1)))
+    lse = log(positive(exp(z).sum(-1, keepdims=True))).reshape(target.shape)
     loss = lse - take_along_last(z, safe) * (1.0 - label_smoothing)
     if label_smoothing:
         loss = loss - z.mean(-1) * label_smoothing
