@@ -8,8 +8,7 @@ of modules, globals), so that a change means a new trace and never a stale answe
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import update_wrapper
+from functools import cache, update_wrapper
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from numtape.runtime.blocks import Blocks
 from numtape.tape import CompiledTape
 from numtape.tracer.recorder import grad_enabled
 from numtape.tracer.structure import (
+    Skeleton,
     changed_static,
     flatten,
     parameter_names,
@@ -60,6 +60,7 @@ class Compiled:
         self.misses: deque[str] = deque(maxlen=REASONS)  # why the latest traces were made
         self.traces = 0
         self._tapes: OrderedDict[Key, list[CompiledTape]] = OrderedDict()
+        self._latest: tuple[Key, CompiledTape] | None = None  # found without a search
         self._blocks = Blocks()
         self._making = threading.RLock()  # one trace at a time; a trace may compile in turn
         self._lock = threading.RLock()  # of the cache, held briefly
@@ -71,7 +72,9 @@ class Compiled:
         if tracing() is not None:
             return self.function(*args, **kwargs)
         leaves = _leaves(args, kwargs)
-        with self._limited():
+        if self._controller is None:
+            return self._find(args, kwargs, leaves).run(leaves)
+        with self._controller.limit(limits=self._threads, user_api="blas"):
             return self._find(args, kwargs, leaves).run(leaves)
 
     def __get__(self, instance: Any, owner: type | None = None) -> "Compiled":
@@ -102,25 +105,27 @@ class Compiled:
         """Why each of the latest traces was made, a line each."""
         return "\n".join(self.misses) or "nothing has been traced yet"
 
-    def _limited(self) -> AbstractContextManager:
-        if self._controller is None:
-            return nullcontext()
-        return self._controller.limit(limits=self._threads, user_api="blas")
-
     def _find(self, args: tuple, kwargs: dict, leaves: list) -> CompiledTape:
         key = _key(args, kwargs, leaves)
+        latest = self._latest
+        if latest is not None and latest[0] == key and latest[1].current():
+            return latest[1]
         found = self._usable(key)
-        if found is not None:
-            return found
-        with self._making:  # another thread may have made it in the meantime
-            return self._usable(key) or self._miss(key, args, kwargs)
+        if found is None:
+            with self._making:  # another thread may have made it in the meantime
+                found = self._usable(key) or self._miss(key, args, kwargs)
+        self._latest = key, found
+        return found
 
     def _usable(self, key: Key) -> CompiledTape | None:
         with self._lock:
             kept = self._tapes.get(key, ())
             if kept:
                 self._tapes.move_to_end(key)
-        return next((tape for tape in kept if tape.current()), None)
+        for tape in kept:
+            if tape.current():
+                return tape
+        return None
 
     def _miss(self, key: Key, args: tuple, kwargs: dict) -> CompiledTape:
         reason = self._reason(key)
@@ -192,14 +197,29 @@ def compile(
 
 
 def _leaves(args: tuple, kwargs: dict) -> list[Any]:
-    if not kwargs and all(type(a) is np.ndarray or isinstance(a, Tensor) for a in args):
+    if _is_flat(args, kwargs):
         return list(args)
     return [leaf for _, leaf in flatten((args, kwargs), is_array)]
 
 
+def _is_flat(args: tuple, kwargs: dict) -> bool:
+    """Whether each argument is a leaf: the usual case, in which nothing need be walked."""
+    return not kwargs and _LEAVES.issuperset(map(type, args))
+
+
+_LEAVES = frozenset((np.ndarray, Tensor))
+
+
 def _key(args: tuple, kwargs: dict, leaves: list) -> Key:
-    nesting = skeleton((args, kwargs), is_array)
+    flat = _is_flat(args, kwargs)
+    nesting = _flat_nesting(len(args)) if flat else skeleton((args, kwargs), is_array)
     return (nesting, grad_enabled(), _repeats(leaves), *map(_signature, leaves))
+
+
+@cache
+def _flat_nesting(count: int) -> Skeleton:
+    """The nesting of so many positional arguments that are leaves."""
+    return skeleton(((0.0,) * count, {}), is_array)
 
 
 def _repeats(leaves: list) -> tuple[tuple[int, int], ...]:

@@ -6,9 +6,10 @@ outputs are copied out, updates and gradients reach their tensors.
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from numtape.ir.location import user_line
 from numtape.ir.types import Type
 from numtape.lazy import lazy
 from numtape.passes import Pass
-from numtape.runtime.blocks import Blocks
+from numtape.runtime.blocks import Blocks, Bound
 from numtape.runtime.cost import Cost, cost
 from numtape.runtime.memory import Memory
 from numtape.runtime.plan import Plan, plan
@@ -42,6 +43,7 @@ pictures = lazy("numtape.inspect.draw")  # graphviz takes as long to load as Num
 budgets = lazy("numtape.budget")
 profiling = lazy("numtape.runtime.profile")
 
+_HOLDS = methodcaller("holds")
 STAGES = ("traced", "joint", "optimized")
 
 
@@ -189,8 +191,8 @@ class CompiledTape:
     def current(self) -> bool:
         """Whether everything static that the trace depended on is as it was."""
         if self._seen == Structure.changes:
-            return all(w.holds() for w in self._unnoticed)
-        if all(w.holds() for w in self._watches):
+            return all(map(_HOLDS, self._unnoticed))
+        if all(map(_HOLDS, self._watches)):
             self._seen = Structure.changes
             return True
         return False
@@ -207,6 +209,8 @@ class CompiledTape:
         self._updated = [t for t in traced.targets if isinstance(t, Tensor)]
         self._returned = [t[1] for t in traced.targets if not isinstance(t, Tensor)]
         captured = traced.captured
+        self._versions = [t._version for t in self._updated]
+        self._used_up, self._left = _parted(traced.gradients)
         self._read_gradients = [c.target for c in captured if isinstance(c, Gradient)]
         self._early = len(traced.graph.outputs) + len(self._returned)
         self._types = [v.type for v in traced.graph.outputs]
@@ -232,15 +236,15 @@ class CompiledTape:
         if self._traced.targets:
             self._refuse_shared(leaves)
         bound = self._tape.acquire()
-        lease = Lease(self._tape, bound)
         for place, given in zip(bound.arguments, self._given(leaves), strict=False):
             place[...] = given
-        for tensor in self._updated:  # first, since an error may leave them changed
-            tensor.version += 1
+        for version in self._versions:  # first, since an error may leave them changed
+            version[0] += 1
         try:
             bound.first()
-        except Exception as error:
+        except BaseException as error:
             explain(error, self._tape.filename)
+            self._tape.release(bound)
             raise
         arrays = [place.copy() for place in bound.outputs[: self._early]]
         for position, array in zip(self._returned, arrays[-len(self._returned) :], strict=False):
@@ -249,7 +253,7 @@ class CompiledTape:
             if isinstance(leaf, Tensor):
                 leaf.version += 1
         self._leave_gradients(leaves, arrays)
-        outputs = self._outputs(leaves, arrays, lease)
+        outputs = self._outputs(leaves, arrays, bound)
         return rebuild(self._traced.result, _is_output, lambda o: outputs[o.position])
 
     def _refuse_captured(self, leaves: Sequence[Any]) -> None:
@@ -280,11 +284,15 @@ class CompiledTape:
 
     def _given(self, leaves: Sequence[Any]) -> list[Any]:
         """What is copied in: the arguments, then the gradients that the function reads."""
-        targets = [_tensor_at(t, leaves) for t in self._read_gradients]
-        return [*map(_array, leaves), *(t._grad._payload for t in targets)]
+        given = list(map(_array, leaves))
+        for target in self._read_gradients:
+            given.append(_tensor_at(target, leaves)._grad._payload)
+        return given
 
     def _leave_gradients(self, leaves: Sequence[Any], arrays: list[np.ndarray]) -> None:
-        for target, position in self._traced.gradients:
+        for tensor in self._used_up:
+            tensor._grad = CONSUMED
+        for target, position in self._left:
             tensor = _tensor_at(target, leaves)
             if position is None or not isinstance(tensor, Tensor):
                 tensor._grad = None
@@ -292,14 +300,14 @@ class CompiledTape:
                 tensor._grad = CONSUMED if position == USED_UP else _tensor(arrays[position])
 
     def _outputs(
-        self, leaves: Sequence[Any], arrays: list[np.ndarray], lease: "Lease"
+        self, leaves: Sequence[Any], arrays: list[np.ndarray], bound: Bound
     ) -> list[Tensor]:
         joint = self._traced.joint
         if joint is None or self._reverse is None:
-            lease.end()
+            self._tape.release(bound)
             return list(map(Tensor.wrap, arrays, self._types))
         sources = [_tensor_at(leaf, leaves) for leaf in joint.leaves]
-        return self._reverse.results(arrays, self._types, sources, lease)
+        return self._reverse.results(arrays, self._types, sources, Lease(self._tape, bound))
 
 
 @contextmanager
@@ -330,6 +338,17 @@ def _program(traced: Traced) -> Graph:
     outputs = (*graph.outputs[:count], *inward, *graph.outputs[count:])
     early = graph.early and (graph.early[0], graph.early[1] + len(inward))
     return replace(graph, outputs=outputs, updates=tuple(outward), early=early)
+
+
+def _parted(gradients: Iterable[tuple]) -> tuple[list[Tensor], list[tuple]]:
+    """The captured tensors whose gradients are used up, and the other entries as they are."""
+    used_up, left = [], []
+    for target, position in gradients:
+        if position == USED_UP and isinstance(target, Tensor):
+            used_up.append(target)
+        else:
+            left.append((target, position))
+    return used_up, left
 
 
 def _tensor_at(target: Any, leaves: Sequence[Any]) -> Any:

@@ -54,6 +54,16 @@ class Blocks:
 
     def take(self, nbytes: int) -> Block:
         """A block of at least so many bytes that nobody uses."""
+        try:
+            block = self._returned.pop()  # as a rule the only one, just used by the same tape
+        except IndexError:
+            return self._largest(nbytes)
+        if _size(block) >= nbytes:
+            return block
+        self._returned.append(block)
+        return self._largest(nbytes)
+
+    def _largest(self, nbytes: int) -> Block:
         with self._lock:
             self._collect()
             largest = max(self._free, key=_size, default=None)

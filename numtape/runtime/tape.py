@@ -37,6 +37,7 @@ class Tape:
         self.source, needs = emit(plan)
         self.filename = f"<numtape {plan.graph.name} {next(_serial)}>"
         self.bind = load(self.source, self.filename, needs)
+        self._nbytes = plan.memory.arena
         self._blocks = blocks if blocks is not None else Blocks()
 
     @property
@@ -45,11 +46,11 @@ class Tape:
 
     def acquire(self) -> Bound:
         """The tape on a block that nobody uses."""
-        block = self._blocks.take(self.memory.arena)
+        block = self._blocks.take(self._nbytes)
         bound = block.bound.get(self)
         if bound is None:
-            memory = self.memory
-            bound = Bound(block, memory.arena, self.bind, memory.constants, self.captured)
+            fixed = self.memory.constants
+            bound = Bound(block, self._nbytes, self.bind, fixed, self.captured)
             block.bound[self] = bound
         return bound
 

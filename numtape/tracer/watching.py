@@ -36,6 +36,21 @@ class Content(Watch):
     array: np.ndarray = field(default_factory=lambda: np.empty(0))
 
 
+@dataclass(frozen=True, eq=False)
+class Entries(Watch):
+    """The entries of the container in `source`; where that still is `same` they cannot differ."""
+
+    source: _Read = lambda: None
+    same: Any = None
+
+    def holds(self) -> bool:
+        return (self.same is not None and self.source() is self.same) or super().holds()
+
+
+def _is_fixed(container: Any) -> bool:
+    return isinstance(container, tuple) and not any(isinstance(e, _CONTAINERS) for e in container)
+
+
 def watches(function: Callable, args: tuple = (), kwargs: Mapping | None = None) -> list[Watch]:
     """Watches on all that `function` can read, and its static arguments with it."""
     arguments = flatten((args, dict(kwargs or {})), lambda tree: not children(tree))
@@ -87,7 +102,8 @@ class _Walk:
         if isinstance(value, ModuleType) and not _is_own(value):
             return  # numpy stays numpy
         if isinstance(value, _CONTAINERS) and len(value) <= LONGEST:
-            yield Watch(what, lambda: mark(read()), mark(value))
+            same = value if _is_fixed(value) else None
+            yield Entries(what, lambda: mark(read()), mark(value), source=read, same=same)
         elif isinstance(value, MethodType | partial):
             yield Watch(what, lambda: _parts(read()), _parts(value))
         else:
