@@ -40,19 +40,30 @@ def test_a_pass_keeps_the_nodes_that_it_leaves_alone():
     assert kept == [True, False]  # sqrt reads another value now
 
 
-def calls(layers):
-    """Function calls made to compile a training step."""
+def compiled_step(layers):
+    """The tape of a training step, and the function calls made to compile it."""
     step, x = gpt_step(layers)
     compiled = nt.compile(step)
     profile = cProfile.Profile()
-    profile.runcall(compiled.tape, x, x)
-    return sum(entry.callcount for entry in profile.getstats())
+    tape = profile.runcall(compiled.tape, x, x)
+    return tape, sum(entry.callcount for entry in profile.getstats())
+
+
+def calls(layers):
+    return compiled_step(layers)[1]
 
 
 def test_compiling_takes_work_in_proportion_to_the_layers():
     calls(1)  # what is done once for all
     few, more, many = (calls(layers) for layers in (2, 4, 8))
     assert many - more < 2.1 * (more - few)
+
+
+def test_compiling_takes_few_calls_a_node():
+    """From the function to the source, with twelve passes in between."""
+    calls(1)
+    tape, count = compiled_step(4)
+    assert count < 370 * tape.graph().operations
 
 
 def test_python_compiles_a_tape_in_proportion_to_its_lines():

@@ -128,12 +128,12 @@ class Graph:
     @cached_property
     def operations(self) -> int:
         """Number of nodes that are not constants."""
-        return sum(v.op is not CONSTANT for v in self.nodes)
+        return sum([v.op is not CONSTANT for v in self.nodes])
 
     @cached_property
     def nbytes(self) -> int:
         """Bytes of all results of the nodes that are not views."""
-        return sum(v.nbytes for v in self.nodes if v.op.view is None and v.op is not CONSTANT)
+        return sum([v.nbytes for v in self.nodes if v.op.view is None and v.op is not CONSTANT])
 
     def __str__(self) -> str:
         return to_text(self)
@@ -180,8 +180,9 @@ class Builder:
 
     def lift(self, value: Any, dtype: np.dtype | None = None) -> Value:
         if isinstance(value, Value):
-            wanted = FLOAT if dtype is None and value.is_number else dtype
-            return value if wanted is None else value.astype(wanted)
+            if value.type.weak and value.is_number:
+                return value.astype(FLOAT if dtype is None else dtype)
+            return value if dtype is None or value.dtype == dtype else value.astype(dtype)
         return self.constant(value, dtype if dtype is not None else scalar_dtype(value))
 
     def number(self, value: Any) -> Value:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from numtape.ir.graph import Value, numbering
-from numtape.ir.ops.shapes import reshape_op
 from numtape.ir.types import Shape, dtype_name
 from numtape.runtime.loops import LETTERS, Loop
 from numtape.runtime.lowering import Argument, Call, function_name, lower
@@ -50,7 +49,7 @@ class _Emitter:
         self.tiled = {node: tiles for tiles in plan.tilings for node in tiles.nodes}
         self.loops = {tiles: f"tiles_{i}" for i, tiles in enumerate(plan.tilings, 1)}
         self.lines: dict[tuple[str, int], str] = {}  # of the model, as text
-        self.module = ""
+        self.section: tuple[str, bool] = "", False  # module, and whether of the gradient
         self.used = {
             "arena",
             "constants",
@@ -127,7 +126,7 @@ class _Emitter:
         ]
 
     def _function(self, name: str, nodes: Iterable[Value], end: list[str]) -> list[str]:
-        lines, self.module = [], ""
+        lines, self.section = [], ("", False)
         for tiles, part in groupby(nodes, self.tiled.get):
             lines += self._section(part) if tiles is None else self._loop(tiles)
         return [f"def {name}():", *self._indented([*lines, *end] or ["pass"])]
@@ -143,10 +142,10 @@ class _Emitter:
         """The lines of nodes, with a heading wherever another module begins."""
         lines = []
         for node in nodes:
-            here = f"{node.origin.module} {'grad' if node.origin.reverse else ''}".strip()
-            if here != self.module:
+            if node.origin[2:] != self.section:
+                self.section = module, reverse = node.origin[2:]
+                here = f"{module} {'grad' if reverse else ''}".strip()
                 lines.append(f"# ---- {here or 'outside any module'}")
-                self.module = here
             lines += self._timed(self._line(node, loop), node)
         return lines
 
@@ -242,8 +241,6 @@ class _Emitter:
         else:
             call = f"{source}.{method}({_listed(*attrs.values())})"
         self.bound.append(f"{name} = {call}")
-        if node.op is reshape_op and tiles is None:
-            self.reshaped.setdefault((source, node.shape), name)
 
     def _array(self, x: Value) -> str:
         if not x.is_constant:

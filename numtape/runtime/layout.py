@@ -6,7 +6,7 @@ arrays over memory that is reserved but never touched.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +15,7 @@ from numtape.ir.ops.dense import dense, lies_dense
 from numtape.ir.ops.indexing import wrap_index
 
 
-@dataclass(frozen=True, eq=False)
-class Place:
+class Place(NamedTuple):
     """The memory of one value.
 
     root       the value that owns the memory; None for numbers written into the source.
@@ -46,8 +45,8 @@ class Place:
 
 def layouts(graph: Graph, outside: Mapping[Value, np.ndarray]) -> dict[Value, Place]:
     """The place of every value; `outside` gives the arrays of inputs bound by reference."""
-    types = [v.type for v in (*graph.inputs, *graph.nodes)]
-    reserved = np.empty(max((t.nbytes for t in types), default=0) + 8, np.uint8)
+    largest = max([v.nbytes for v in (*graph.inputs, *graph.nodes)], default=0)
+    reserved = np.empty(largest + 8, np.uint8)
     places: dict[Value, Place] = {}
     for value in graph.inputs:
         known = outside.get(value)
@@ -79,7 +78,7 @@ def _view(node: Value, prototype: np.ndarray) -> np.ndarray | None:
     if node.op.kernel is None or node.op is dense:
         return node.op.view(prototype, **node.attrs)
     try:
-        return np.reshape(prototype, node.shape, copy=False)
+        return prototype.reshape(node.shape, copy=False)
     except ValueError:
         return None
 

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,8 +16,7 @@ from numtape.runtime.layout import Place
 Argument = tuple[Value, tuple[int, ...] | None]
 
 
-@dataclass(frozen=True, eq=False)
-class Call:
+class Call(NamedTuple):
     """`function(*inputs, **attrs, out=out)`; shapes ask for reshaped views bound beforehand.
 
     `np.copyto` has the result in front instead.
