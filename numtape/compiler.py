@@ -71,11 +71,11 @@ class Compiled:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if tracing() is not None:
             return self.function(*args, **kwargs)
-        leaves = _leaves(args, kwargs)
+        nesting, leaves = _flattened(args, kwargs)
         if self._controller is None:
-            return self._find(args, kwargs, leaves).run(leaves)
+            return self._find(args, kwargs, nesting, leaves).run(leaves)
         with self._controller.limit(limits=self._threads, user_api="blas"):
-            return self._find(args, kwargs, leaves).run(leaves)
+            return self._find(args, kwargs, nesting, leaves).run(leaves)
 
     def __get__(self, instance: Any, owner: type | None = None) -> "Compiled":
         """A method compiled for each object; the object keeps it, so both go together."""
@@ -93,7 +93,7 @@ class Compiled:
 
     def tape(self, *args: Any, **kwargs: Any) -> CompiledTape:
         """The tape for these arguments, compiled if need be, without running it."""
-        return self._find(args, kwargs, _leaves(args, kwargs))
+        return self._find(args, kwargs, *_flattened(args, kwargs))
 
     @property
     def tapes(self) -> tuple[CompiledTape, ...]:
@@ -105,8 +105,8 @@ class Compiled:
         """Why each of the latest traces was made, a line each."""
         return "\n".join(self.misses) or "nothing has been traced yet"
 
-    def _find(self, args: tuple, kwargs: dict, leaves: list) -> CompiledTape:
-        key = _key(args, kwargs, leaves)
+    def _find(self, args: tuple, kwargs: dict, nesting: Skeleton, leaves: list) -> CompiledTape:
+        key = (nesting, grad_enabled(), _repeats(leaves), *map(_signature, leaves))
         latest = self._latest
         if latest is not None and latest[0] == key and latest[1].current():
             return latest[1]
@@ -196,24 +196,15 @@ def compile(
     return Compiled(function, EXACT if exact else PIPELINE, threads, max_tapes, budget)
 
 
-def _leaves(args: tuple, kwargs: dict) -> list[Any]:
-    if _is_flat(args, kwargs):
-        return list(args)
-    return [leaf for _, leaf in flatten((args, kwargs), is_array)]
-
-
-def _is_flat(args: tuple, kwargs: dict) -> bool:
-    """Whether each argument is a leaf: the usual case, in which nothing need be walked."""
-    return not kwargs and _LEAVES.issuperset(map(type, args))
+def _flattened(args: tuple, kwargs: dict) -> tuple[Skeleton, list[Any]]:
+    """The nesting of the arguments, and the leaves in it."""
+    if not kwargs and _LEAVES.issuperset(map(type, args)):  # as a rule: nothing need be walked
+        return _flat_nesting(len(args)), list(args)
+    tree = (args, kwargs)
+    return skeleton(tree, is_array), [leaf for _, leaf in flatten(tree, is_array)]
 
 
 _LEAVES = frozenset((np.ndarray, Tensor))
-
-
-def _key(args: tuple, kwargs: dict, leaves: list) -> Key:
-    flat = _is_flat(args, kwargs)
-    nesting = _flat_nesting(len(args)) if flat else skeleton((args, kwargs), is_array)
-    return (nesting, grad_enabled(), _repeats(leaves), *map(_signature, leaves))
 
 
 @cache
@@ -224,9 +215,9 @@ def _flat_nesting(count: int) -> Skeleton:
 
 def _repeats(leaves: list) -> tuple[tuple[int, int], ...]:
     """Which tensors are given more than once: the place of each again, and its first place."""
-    tensors = [(i, id(leaf)) for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-    if len(tensors) == len({key for _, key in tensors}):
+    if len(set(map(id, leaves))) == len(leaves):
         return ()
+    tensors = [(i, id(leaf)) for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
     first: dict[int, int] = {}
     pairs = ((i, first.setdefault(key, i)) for i, key in tensors)
     return tuple((i, j) for i, j in pairs if i != j)
