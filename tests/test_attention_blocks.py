@@ -128,6 +128,17 @@ def arena(length):
     return nt.compile(slopes).tape(x, x + 1.0, x + 2.0).memory.arena
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_no_queries(causal):
+    """Nothing asks: nothing comes back, and no key has a gradient."""
+    q = nt.Tensor(np.zeros((2, 0, 4)), requires_grad=True)
+    k, v = (nt.Tensor(np.ones((2, 3, 4)), requires_grad=True) for _ in range(2))
+    out = scaled_dot_product_attention(q, k, v, is_causal=causal)
+    assert out.shape == (2, 0, 4)
+    out.sum().backward()
+    assert not k.grad.numpy().any() and not v.grad.numpy().any()
+
+
 def test_memory_grows_with_the_length_of_the_context():
     short, long = map(arena, (2048, 4096))
     assert long < 2.2 * short

@@ -222,6 +222,13 @@ def test_joined_heads_are_copied_once():
     ]
 
 
+def test_nothing_is_joined_along_an_axis_that_it_lacks():
+    """Without entries a reshape may add the axis, and still have the same others before."""
+    join = lambda x, y: nt.concatenate([x.T.reshape(0, 5), y.reshape(0, 1)], axis=1)
+    before, after = shown("views", join, np.zeros((7, 0)), np.zeros(0))
+    assert after == before
+
+
 def merged(x):
     """Rows of heads side by side, as attention joins them, and whoever looks at the heads."""
     heads = nt.exp(x) * 2.0

@@ -113,7 +113,10 @@ def _concatenate(*parts: Value, axis: int) -> Value | None:
 
 def _merges_last(x: Value, axis: int) -> bool:
     """Whether a reshape leaves the axes before `axis` alone, and makes one of all others."""
-    return x.op is reshape_op and axis == x.ndim - 1 and x.shape[:axis] == x.inputs[0].shape[:axis]
+    if x.op is not reshape_op or axis != x.ndim - 1:
+        return False
+    (source,) = x.inputs
+    return source.ndim > axis and source.shape[:axis] == x.shape[:axis]
 
 
 _RULES = {

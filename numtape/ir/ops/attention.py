@@ -43,7 +43,7 @@ class _Block(NamedTuple):
 
 
 def _blocks(queries: int, keys: int, causal: bool) -> list[_Block]:
-    if not causal and queries * keys < LONG:
+    if queries == 0 or (not causal and queries * keys < LONG):
         return [_Block(0, queries, keys)]
     size = BLOCK if queries * keys < LONG else 2 * BLOCK
     starts = range(0, queries, size)
