@@ -191,6 +191,20 @@ def test_random_programs_under_their_least(seed, kind, exact):
     assert compiled.tapes[0].memory.arena <= least
 
 
+@pytest.mark.parametrize("function", [lambda x: x @ x, lambda x: nt.tanh(x @ x), nt.sum])
+def test_where_nothing_can_be_computed_again(function):
+    x = drawn(16, 16)
+    assert least_of(function, x) == nt.compile(function).tape(x).memory.arena
+
+
+@pytest.mark.parametrize("seed", [3, 10])
+def test_a_reverse_part_that_reads_old_values(seed):
+    """It reads storage that is updated, which belongs to the early part all the same."""
+    program = RandomProgram(seed, update=True)
+    weights = [nt.Tensor(a, requires_grad=True) for a in program.arguments]
+    assert least_of(program, *weights) <= nt.compile(program).tape(*weights).memory.arena
+
+
 def network(inputs, weights):
     for w in weights:
         inputs = inputs + F.dropout(F.gelu(F.layer_norm(inputs, (16,)) @ w), 0.2)

@@ -49,7 +49,7 @@ class _Network:
         levels = {source: 0}
         found = [source]
         for v in found:
-            for i in self.leaving[v]:
+            for i in self.leaving.get(v, ()):
                 if self.room[i] > 0 and self.ends[i] not in levels:
                     levels[self.ends[i]] = levels[v] + 1
                     found.append(self.ends[i])

@@ -153,6 +153,8 @@ class _Split:
         Each is best for some range of prices; at the price where two of them cost the same, only
         one that lies between can be better (Eisner and Severance, 1976).
         """
+        if not self.first:  # nothing is held that could be computed again
+            return
         nothing = _Choice(0.0, set(), sum(v.nbytes for v in self.first))
         everything = _Choice(math.inf, set(self.needed), 0)
         yield from self._between(nothing, everything)

@@ -31,7 +31,8 @@ class _Mover:
     def order(self) -> tuple[Value, ...]:
         for node in self.graph.nodes:
             if node.origin.reverse and self._shrinks(node):
-                self.at[node] = self._earliest(node)
+                # Never back: late readers of old values count as early until `old_values` has run.
+                self.at[node] = min(self.at[node], self._earliest(node))
             self.met.add(node)
         return tuple(sorted(self.graph.nodes, key=self.at.__getitem__))
 
