@@ -23,6 +23,7 @@ from numtape.passes.identities import identities
 from numtape.passes.old_values import old_values
 from numtape.passes.products import products
 from numtape.passes.recompute import recompute
+from numtape.passes.renewals import renewals
 from numtape.passes.scheduling import scheduling
 from numtape.passes.sums import sums
 from numtape.passes.views import views
@@ -53,6 +54,7 @@ PIPELINE = (
     Pass(products, exact=False),
     Pass(old_values, exact=True),
     Pass(scheduling, exact=True),
+    Pass(renewals, exact=True),
     Pass(fusion, exact=True),
 )
 # For exact tapes: what no pass may change, and sums in the order in which eager mode takes them.

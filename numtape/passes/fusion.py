@@ -23,6 +23,8 @@ WIDEST = 512 * 1024  # bytes of one row, which is the least that a tile can be
 WINDOW = 48  # nodes that may be passed over in the search for members
 REACH = 128  # nodes to which the search goes: many of one shape may have nothing else in common
 
+SUMMED = 64  # times smaller than what it reads is a sum over rows
+
 
 def fusion(graph: Graph) -> Graph:
     """The graph with its chains grouped into regions."""
@@ -140,8 +142,9 @@ class _Members:
             self.work = {v: None for v in self.work if v in kept}
 
     def feeds(self, node: Value) -> bool:
-        """Whether the node reads a member's result."""
-        return not self.work.keys().isdisjoint(self.reads[node])
+        """Whether the node reads a member's result, other than to add it up: that can wait."""
+        sums = node.nbytes * SUMMED <= self.largest
+        return not (sums or self.work.keys().isdisjoint(self.reads[node]))
 
     def _ready(self, node: Value) -> bool:
         return self.nodes.keys() >= self.pending.intersection(node.inputs)

@@ -12,7 +12,7 @@ sees the plan asks again for as much more or less as the count was off.
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -70,7 +70,7 @@ class _Counted:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.root = _roots(graph)
+        self.root = roots(graph)
         self.fixed = independent(graph)
         in_use = self._in_use()
         self.peak = int(in_use.max(initial=0))
@@ -207,15 +207,20 @@ class _Split:
     def _from(self, dropped: set[Value], start: int) -> _Counted:
         """The graph that computes again what is dropped and not read before `start`."""
         again = {v for v in dropped if self.first.get(v, start) >= start}
-        return _Counted(_Renewal(self, again, start).graph())
+        return _Counted(Renewal(self.graph, self.root, again, start).graph())
 
 
-class _Renewal:
-    """A graph whose nodes behind `start` read new copies of what is to be computed `again`."""
+class Renewal:
+    """A graph whose nodes behind `start` read new copies of what is to be computed `again`.
 
-    def __init__(self, split: _Split, again: set[Value], start: int) -> None:
-        self.old, self.root, self.again, self.start = split.graph, split.root, again, start
-        self.nodes = list(split.graph.nodes[:start])
+    `root` is what each value looks at in the end.
+    """
+
+    def __init__(
+        self, graph: Graph, root: Mapping[Value, Value], again: Container[Value], start: int
+    ) -> None:
+        self.old, self.root, self.again, self.start = graph, root, again, start
+        self.nodes = list(graph.nodes[:start])
         self.new: dict[Value, Value] = {}
 
     def graph(self) -> Graph:
@@ -239,7 +244,7 @@ class _Renewal:
         return self.new.get(value, value)
 
 
-def _roots(graph: Graph) -> dict[Value, Value]:
+def roots(graph: Graph) -> dict[Value, Value]:
     """What each value looks at in the end."""
     found = {v: v for v in graph.inputs}
     for v in graph.nodes:

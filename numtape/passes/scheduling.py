@@ -6,9 +6,11 @@ of a weight is the last to read the activation in front of it: computed before t
 activation, it makes room for it. The same arithmetic in another order, and less memory held.
 """
 
+import math
+from collections.abc import Iterator
 from dataclasses import replace
 
-from numtape.ir.graph import Graph, Value, first_part, root_of, users
+from numtape.ir.graph import Graph, Value, first_part, independent, root_of, users
 
 
 def scheduling(graph: Graph) -> Graph:
@@ -20,8 +22,9 @@ class _Mover:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.users = users(graph)
-        # Constants are nobody's work: they come first, wherever they were met.
-        self.at = {v: -1.0 if v.is_constant else float(i) for i, v in enumerate(graph.nodes)}
+        # What depends on no input is nobody's work: it comes first, wherever it was met.
+        first = independent(graph)
+        self.at = {v: -1.0 if v in first else float(i) for i, v in enumerate(graph.nodes)}
         self.kept = {root_of(v) for v in graph.results}
         self.met: set[Value] = set()
         if graph.early:
@@ -30,35 +33,37 @@ class _Mover:
 
     def order(self) -> tuple[Value, ...]:
         for node in self.graph.nodes:
-            if node.origin.reverse and self._shrinks(node):
+            if node.origin.reverse and self.at[node] >= 0:
                 # Never back: late readers of old values count as early until `old_values` has run.
                 self.at[node] = min(self.at[node], self._earliest(node))
             self.met.add(node)
         return tuple(sorted(self.graph.nodes, key=self.at.__getitem__))
 
-    def _shrinks(self, node: Value) -> bool:
-        """Whether what dies at the node is at least as large as what it makes."""
-        if node.op.view is not None:
-            return True
-        dying = {root_of(v) for v in node.inputs if self._last_reader(v, node)}
-        return sum(v.nbytes for v in dying) >= node.nbytes and bool(dying)
+    def _earliest(self, node: Value) -> float:
+        """Behind the inputs, and behind as many other readers of what dies here as it takes to
+        make the room that the result needs."""
+        before = [self.at[v] for v in node.inputs if v in self.at]
+        wanted = node.nbytes if node.op.view is None else 0
+        for moment, nbytes in sorted(self._deaths(node)):
+            if wanted <= 0:
+                break
+            before.append(moment)
+            wanted -= nbytes
+        if wanted > 0 or not before:
+            return math.inf
+        # Moved nodes keep their own order: each sits a little behind what it follows.
+        return max(before) + 1e-6
 
-    def _last_reader(self, value: Value, node: Value) -> bool:
-        root = root_of(value)
-        if not root.inputs or root in self.kept:  # given from outside, or needed to the end
-            return False
-        return all(u is node or u in self.met for u in self._readers(root))
+    def _deaths(self, node: Value) -> Iterator[tuple[float, int]]:
+        """Of what the node is the last to read: when all others have read it, and its bytes."""
+        for root in {root_of(v) for v in node.inputs}:
+            readers = [u for u in self._readers(root) if u is not node]
+            # What is given from outside, or needed to the end, does not die.
+            if root.inputs and root not in self.kept and self.met.issuperset(readers):
+                yield max(map(self.at.__getitem__, readers), default=-1.0), root.nbytes
 
     def _readers(self, value: Value) -> list[Value]:
         found = []
         for user in self.users[value]:
             found += self._readers(user) if user.op.view is not None else [user]
         return found
-
-    def _earliest(self, node: Value) -> float:
-        """Behind the inputs and behind the other readers of what dies here."""
-        before = [self.at[v] for v in node.inputs if v in self.at]
-        for v in filter(lambda v: self._last_reader(v, node), node.inputs):
-            before += [self.at[u] for u in self._readers(root_of(v)) if u is not node]
-        # Moved nodes keep their own order: each sits a little behind what it follows.
-        return max(before, default=self.at[node]) + 1e-6

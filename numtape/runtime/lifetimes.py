@@ -8,7 +8,7 @@ A region comes back to its first instruction for every tile: what it reads or le
 needed from there to its last, and only what stays inside has lifetimes within.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from numtape.ir.graph import Graph, Value
@@ -61,22 +61,51 @@ def lifetimes(
         _open(lives, value, -1, end)
     crossed = _crossed(places, tilings)
     updated = _in_storage(graph, places, order, stop, outside, crossed)
+    at = {i: tiles for tiles in tilings for i in range(tiles.start, tiles.stop + 1)}
     for i, node in enumerate(order):
         if node in updated:
             lives.owner[node] = updated[node]
             continue
-        donor = _donor(node, i, places, lives, outside, crossed)
         last = stop.get(node, i)
-        if donor is None:
-            _open(lives, node, i, last)
+        donors = list(_donors(node, i, places, lives, outside, crossed))
+        if i in at:
+            donors = _in_region(donors, node, i, last, at[i], places, lives, outside, crossed)
+        if donors:
+            lives.owner[node] = donors[0]
+            lives.stop[donors[0]] = last
         else:
-            lives.owner[node] = donor
-            lives.stop[donor] = last
-    _widen(lives, tilings)
+            _open(lives, node, i, last)
+    _widen(lives, tilings, at)
     return lives
 
 
-def _widen(lives: Lifetimes, tilings: Sequence[Tiles]) -> None:
+def _in_region(
+    donors: Sequence[Value],
+    node: Value,
+    i: int,
+    last: int,
+    tiles: Tiles,
+    places: Mapping[Value, Place],
+    lives: Lifetimes,
+    outside: Mapping[Value, object],
+    crossed: Mapping[Value, frozenset[Value]],
+) -> list[Value]:
+    """Donors from before the region first, whose memory is there for all tiles anyway.
+
+    For what is read behind the region, also those whose rows nobody reads any more when the node
+    comes to them.
+    """
+    before = [v for v in donors if lives.start[v] < tiles.start]
+    if before or last <= tiles.stop:
+        return before or list(donors)
+    kept = {lives.owner.get(root) for root in crossed[node]}
+    read = (_owner(places[v].root, lives) for member in tiles.nodes for v in member.inputs)
+    free = (v for v in read if v is not None and v not in outside and v not in kept)
+    done = (v for v in free if lives.start[v] < tiles.start <= lives.stop[v] < i)
+    return [v for v in done if v.nbytes == node.nbytes] or list(donors)
+
+
+def _widen(lives: Lifetimes, tilings: Sequence[Tiles], at: Mapping[int, Tiles]) -> None:
     """Lifetimes as the tiles of regions need them."""
     sharing: dict[Value, list[Value]] = {}
     for root, owner in lives.owner.items():
@@ -85,7 +114,6 @@ def _widen(lives: Lifetimes, tilings: Sequence[Tiles]) -> None:
         for owner in tiles.inside:
             if owner in lives.start and tiles.inside.issuperset(sharing[owner]):
                 lives.tiles[owner] = tiles
-    at = {i: tiles for tiles in tilings for i in range(tiles.start, tiles.stop + 1)}
     for owner in lives.start.keys() - lives.tiles.keys():
         start, stop = lives.start[owner], lives.stop[owner]
         lives.start[owner] = at[start].start if start in at else start
@@ -211,15 +239,15 @@ def _may_overwrite(node: Value, root: Value, places: Mapping[Value, Place]) -> b
     return any(places[node.inputs[p]].root is root for p in node.op.inplace)
 
 
-def _donor(
+def _donors(
     node: Value,
     at: int,
     places: Mapping[Value, Place],
     lives: Lifetimes,
     outside: Mapping[Value, object],
     crossed: Mapping[Value, frozenset[Value]],
-) -> Value | None:
-    """The owner of the input memory that the result can take."""
+) -> Iterator[Value]:
+    """The owners of input memory that the result can take."""
     kept = {lives.owner.get(root) for root in crossed.get(node, ())}
     for position in node.op.inplace:
         root = places[node.inputs[position]].root
@@ -232,8 +260,7 @@ def _donor(
             continue
         shared = [v for v in node.inputs if _owner(places[v].root, lives) is owner]
         if all(places[v].root is root for v in shared) and _may_overwrite(node, root, places):
-            return owner
-    return None
+            yield owner
 
 
 def _owner(root: Value | None, lives: Lifetimes) -> Value | None:
