@@ -26,10 +26,19 @@ def reference(q, k, v, mask, causal):
 @pytest.fixture(params=["kept", "computed anew"])
 def blocks(request, monkeypatch):
     """Blocks of four queries, whose scores are kept for the reverse part or not."""
-    monkeypatch.setattr(attention, "BLOCK", 4)
+    monkeypatch.setattr(attention, "SMALLEST", 4)
+    monkeypatch.setattr(attention, "LARGEST", 4)
     if request.param == "computed anew":
-        monkeypatch.setattr(attention, "BLOCK", 2)
         monkeypatch.setattr(attention, "LONG", 1)
+
+
+def test_number_of_blocks():
+    """Eight at most, of 32 queries or multiples; of 128 where memory is to grow linearly."""
+    assert [len(attention._blocks(n, n, True)) for n in (1, 32, 33, 64, 256, 257, 512)] == [
+        *(1, 1, 2, 2, 8, 5, 8)
+    ]
+    assert {b.stop - b.start for b in attention._blocks(4096, 4096, False)} == {128}
+    assert attention._blocks(512, 512, False) == [(0, 512, 512)]
 
 
 SHAPES = {
@@ -152,4 +161,4 @@ def test_what_a_causal_mask_hides_is_not_computed():
         compiled = nt.compile(lambda q: scaled_dot_product_attention(q, q, q, is_causal=causal))
         return compiled.tape(x).cost.products
 
-    assert products(True) == products(False) * 10 / 16
+    assert products(True) == products(False) * 36 / 64

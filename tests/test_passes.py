@@ -7,9 +7,10 @@ from helpers import written
 import numtape as nt
 from numtape.ir.verify import verify
 from numtape.nn import functional as F
-from numtape.passes import PIPELINE
+from numtape.passes import PIPELINE, optimise
 
 PASSES = {p.name: p for p in PIPELINE}
+NAMES = list(PASSES)
 X = np.arange(12.0).reshape(3, 4) / 7
 V = np.array([0.5, -1.0, 2.0, 0.25])
 H = np.arange(24.0).reshape(3, 4, 2) / 7
@@ -303,6 +304,60 @@ def test_scheduling():
     graph = verify(PASSES["scheduling"].apply(graph))
     products = [v.shape for v in graph.nodes if v.op.name == "matmul" and v.origin.reverse]
     assert products == [(4, 4), (64, 4), (4, 4)]
+
+
+def test_scheduling_waits_for_no_reader_that_need_not_come_first():
+    """The gradient of a weight goes before that of its input, though both read theirs."""
+    w = nt.Tensor(np.eye(4), requires_grad=True)
+    v = nt.Tensor(np.eye(4), requires_grad=True)
+
+    def loss(x):
+        nt.sin(nt.sin(x @ v) @ w).sum().backward()
+        return v.grad, w.grad
+
+    graph = PASSES["scheduling"].apply(traced(loss, np.ones((64, 4))))
+    shapes = [n.shape for n in graph.nodes if n.op.name == "matmul" and n.origin.reverse]
+    assert shapes == [(4, 4), (64, 4), (4, 4)]
+
+
+def renewed(x, w, gain, bias):
+    """A norm's result is read by a product, and late by its gradient."""
+
+    def loss(w, gain, bias):
+        return (F.layer_norm(x, (64,), gain, bias) @ w).sin().sum()
+
+    return nt.grad(loss, argnums=(0, 1, 2))(w, gain, bias)
+
+
+def test_renewals():
+    rng = np.random.default_rng(1)
+    arguments = [rng.normal(size=shape) for shape in ((256, 64), (64, 64), 64, 64)]
+    graph, *_ = optimise(traced(renewed, *arguments), PIPELINE[: NAMES.index("renewals")])
+    after = verify(PASSES["renewals"].apply(graph))
+    assert after.operations == graph.operations + 2
+    added = [v for v in after.nodes if v.op.name == "add" and v.shape == (256, 64)]
+    forward, late = added
+    assert not forward.origin.reverse
+    assert late.origin.reverse
+    assert forward.inputs[0] is not late.inputs[0]  # the product with the gain is new as well
+    tensors = list(map(nt.tensor, arguments))
+    found = nt.compile(renewed, exact=True)(*tensors)
+    for a, b in zip(found, renewed(*tensors), strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: nt.grad(lambda x: (nt.exp(x.sin()) ** 2.0).sum())(x),  # exp costs more
+        lambda x: nt.grad(lambda x: (x.tanh() * 3.0).sum())(x),  # nothing is held but tanh
+        lambda x: (x * 2.0 + 1.0).sum(),  # no reverse part
+    ],
+)
+def test_what_is_held(function):
+    arguments = np.ones((256, 64))
+    graph, *_ = optimise(traced(function, arguments), PIPELINE[: NAMES.index("renewals")])
+    assert PASSES["renewals"].apply(graph) is graph
 
 
 def test_scheduling_moves_derivatives_into_the_forward_part_but_not_what_comes_late():

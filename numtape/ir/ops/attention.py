@@ -23,7 +23,8 @@ from numtape.ir.ops.rules import example, require_float
 from numtape.ir.ops.shapes import concatenate, pad
 from numtape.ir.types import BOOL, DtypeError, ShapeError, Type, broadcast
 
-BLOCK = 64  # queries; smaller ones skip more of a causal mask, and lose more by their products
+SMALLEST, LARGEST = 32, 128  # queries of a block: smaller ones lose more by their products
+BLOCKS = 8  # of a sequence; more would skip little more of a causal mask
 LONG = 1024 * 1024  # scores of one head, from which on they are not kept for the reverse part
 
 
@@ -45,7 +46,7 @@ class _Block(NamedTuple):
 def _blocks(queries: int, keys: int, causal: bool) -> list[_Block]:
     if queries == 0 or (not causal and queries * keys < LONG):
         return [_Block(0, queries, keys)]
-    size = BLOCK if queries * keys < LONG else 2 * BLOCK
+    size = min(LARGEST, SMALLEST * -(-queries // (SMALLEST * BLOCKS)))
     starts = range(0, queries, size)
     stops = [min(start + size, queries) for start in starts]
     return [
