@@ -71,8 +71,11 @@ _LAST = (old_values, fusion)
 def recomputing(
     passes: Sequence[Pass],
 ) -> tuple[tuple[Pass, ...], Callable[[int], tuple[Pass, ...]]]:
-    """The passes parted where `recompute` belongs, and for a number of bytes those from there."""
-    early = tuple(p for p in passes if p.apply not in _LAST)
+    """The passes parted where `recompute` belongs, and for a number of bytes those from there.
+
+    What `renewals` would choose is among what `recompute` chooses from.
+    """
+    early = tuple(p for p in passes if p.apply not in (renewals, *_LAST))
     last = tuple(p for p in passes if p.apply in _LAST)
 
     def late(nbytes: int) -> tuple[Pass, ...]:
