@@ -1,8 +1,9 @@
 """Memory that the tapes of one function share, however many shapes they were made for.
 
-Only tapes that run at the same time need blocks of their own. A tape takes the largest free block;
-where none is large enough a new one is made, and the smaller ones that lie free are given up, so
-that in the end one block of the largest size serves all shapes.
+Only tapes that run at the same time need blocks of their own. A tape takes the block that was
+given back last, or else the largest free one; where none is large enough a new one is made, and
+the smaller ones that lie free are given up, so that in the end one block of the largest size
+serves all shapes.
 """
 
 import threading
