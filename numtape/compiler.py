@@ -12,7 +12,6 @@ from functools import cache, update_wrapper
 from typing import Any
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from numtape.lazy import lazy
 from numtape.passes import EXACT, PIPELINE, Pass
@@ -31,6 +30,7 @@ from numtape.tracer.tensor import Tensor
 from numtape.tracer.trace import input_type, is_array, tracing
 
 budgets = lazy("numtape.budget")
+threadpoolctl = lazy("threadpoolctl")
 
 Key = tuple[Any, ...]
 MODES = 4  # tapes kept for the same arguments
@@ -65,7 +65,7 @@ class Compiled:
         self._making = threading.RLock()  # one trace at a time; a trace may compile in turn
         self._lock = threading.RLock()  # of the cache, held briefly
         self._threads = threads
-        self._controller = ThreadpoolController() if threads is not None else None
+        self._controller = threadpoolctl.ThreadpoolController() if threads is not None else None
         update_wrapper(self, function, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
