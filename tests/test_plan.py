@@ -13,6 +13,7 @@ import numtape as nt
 from numtape.runtime.arena import ALIGNMENT, Span, aligned, in_use, pack
 from numtape.runtime.emit import emit
 from numtape.runtime.plan import plan as plan_for
+from numtape.runtime.proof import clashes
 
 
 def programs(**kinds):
@@ -22,78 +23,19 @@ def programs(**kinds):
 # ---- memory that never overlaps -----------------------------------------------------------
 
 
-class Timeline:
-    """When each root is written and read, worked out from the order of the plan alone."""
-
-    def __init__(self, plan):
-        self.plan, graph = plan, plan.graph
-        self.written, self.read = {}, {}
-        between, self.end = 2 * plan.first - 1, 2 * len(plan.order) + 1
-        early = graph.early or (len(graph.inputs), 0)
-        for i, value in enumerate(graph.inputs):
-            self.written[value] = -1 if i < early[0] else between
-        for node in plan.fixed:
-            self.written[node] = -2
-            self.read.setdefault(node, []).append(self.end)
-        for i, node in enumerate(plan.order):
-            self.written[node] = 2 * i
-            for v in node.inputs:
-                self._read(v, 2 * i)
-        after = between if graph.early else self.end
-        for i, v in enumerate(graph.outputs):
-            self._read(v, after if i < early[1] or not graph.early else self.end)
-        for _, new in graph.updates:
-            self._read(new, after)
-
-    def _read(self, value, time):
-        self.read.setdefault(self.plan.places[value].root, []).append(time)
-
-    def place(self, root):
-        """Whose memory, from where to where."""
-        owner = self.plan.owner.get(root, root)
-        start = self.plan.offsets.get(owner, 0)
-        space = None if owner in self.plan.offsets else owner
-        block = "constants" if owner in set(self.plan.fixed) else space
-        return block, start, start + root.nbytes
-
-    def clashes(self):
-        """Values that are read after something else was written over them."""
-        places = {root: self.place(root) for root in self.written}
-        for root, time in self.written.items():
-            space, start, stop = places[root]
-            for other, (other_space, low, high) in places.items():
-                overlap = other_space is space and low < stop and start < high
-                if other is root or not overlap or self.written[other] >= time:
-                    continue
-                last = max(self.read.get(other, [-9]))
-                aligned = start == low and root.nbytes == other.nbytes
-                if last > time or (last == time and not (aligned and self._in_place(root, other))):
-                    yield root, other
-
-    def _in_place(self, node, other):
-        """Whether the op may write over what it reads of the other, entry over entry."""
-        places, allowed = self.plan.places, node.op.inplace
-        anywhere = node.op.broadcasts and len(allowed) > 1
-        return all(
-            (position in allowed or anywhere) and v.shape == node.shape and places[v].contiguous
-            for position, v in enumerate(node.inputs)
-            if places[v].root is other
-        )
-
-
 def plan_of(function, arguments, exact=False):
     return nt.compile(function, exact=exact).tape(*arguments).plan
 
 
 @pytest.mark.parametrize("make", [*TRAINING.values(), forward_and_reverse])
 def test_no_live_memory_is_overwritten(make):
-    assert list(Timeline(plan_of(*make())).clashes()) == []
+    assert list(clashes(plan_of(*make()))) == []
 
 
 @pytest.mark.parametrize("kind", [{}, {"update": True}, {"learn": True}], ids=str)
 def test_no_live_memory_is_overwritten_in_random_programs(kind):
     for program in programs(**kind):
-        assert list(Timeline(plan_of(program, program.arguments)).clashes()) == []
+        assert list(clashes(plan_of(program, program.arguments))) == []
 
 
 @each_step
