@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from numtape.training import checkpoint
-from numtape.training.checkpoint import MANIFEST, exists, load, save
-from numtape.training.errors import CheckpointError
+from numtape.training.checkpoint import MANIFEST, PREVIOUS, exists, load, save
+from numtape.training.errors import CheckpointError, DamagedError
 
 META = {"step": 7, "seed": 2**60, "loss": 0.1 + 0.2, "name": "größer", "list": [1, None, True]}
 
@@ -98,7 +98,46 @@ def test_saving_again_replaces_and_leaves_two_files(saved: Path) -> None:
         MANIFEST,
         tensor_file(saved).name,
         "notes.txt",
+        PREVIOUS,
     }
+    assert_step(saved / PREVIOUS, 9)
+    assert len(list((saved / PREVIOUS).iterdir())) == 2
+
+
+@pytest.mark.parametrize("which", ["manifest", "tensors"])
+@pytest.mark.parametrize("damage", ["cut", "bit", "missing"])
+def test_the_checkpoint_before_is_the_way_out(saved: Path, which: str, damage: str) -> None:
+    save(saved, arrays_of(8), {"step": 8})
+    path = saved / MANIFEST if which == "manifest" else tensor_file(saved)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9] if damage == "cut" else whole[:-9] + b"?" + whole[-8:])
+    if damage == "missing":
+        path.unlink()
+    with pytest.raises(DamagedError, match=rf"{path.name}.*whole: give {saved / PREVIOUS}"):
+        load(saved)
+    assert_step(saved / PREVIOUS, 7)
+    save(saved, arrays_of(9), {"step": 9})
+    assert_step(saved, 9)
+
+
+def test_without_a_sound_one_before_the_way_out_is_a_copy(saved: Path) -> None:
+    save(saved, arrays_of(8), {"step": 8})
+    for folder in (saved, saved / PREVIOUS):
+        tensor_file(folder).write_bytes(b"")
+    with pytest.raises(DamagedError, match="restore the folder from a copy"):
+        load(saved)
+
+
+def test_where_there_are_no_links_the_one_before_is_copied(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", fail)
+    save(saved, arrays_of(8), {"step": 8})
+    assert_step(saved, 8)
+    assert_step(saved / PREVIOUS, 7)
 
 
 # Refusals
@@ -144,7 +183,7 @@ def rewrite(folder: Path, **changes: Any) -> None:
     """Alter the manifest and make its checksum fit, as an attacker would."""
     content = json.loads((folder / MANIFEST).read_text()) | changes
     inner = {"tensors": content["tensors"], "meta": content["meta"]}
-    content["sha256"] = checkpoint._digest(inner)
+    content["sha256"] = checkpoint._digest(folder, inner)
     (folder / MANIFEST).write_text(json.dumps(content))
 
 
@@ -269,7 +308,7 @@ def test_a_failing_system_call_leaves_the_old_checkpoint(
         with pytest.raises(CheckpointError, match=rf"(?s){saved}: .*{message}"):
             save(saved, arrays_of(8), {"step": 8})
     assert_step(saved, 7)
-    assert len(list(saved.iterdir())) == 2
+    assert not list(saved.glob("*.tmp"))
 
 
 def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
@@ -295,7 +334,10 @@ class Killed(BaseException):
     """Stands for the end of the process: nothing catches it."""
 
 
-STEPS_TO_DISK = [("builtins", "open"), ("os", "fsync"), ("os", "replace"), ("os", "unlink")]
+STEPS_TO_DISK = [
+    *(("builtins", "open"), ("os", "fsync"), ("os", "replace"), ("os", "link")),
+    *(("os", "unlink"), ("os", "mkdir")),
+]
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -304,7 +346,7 @@ def test_being_killed_around_every_system_call(
 ) -> None:
     """The process ends right before, or right after, the Nth call that touches the disk."""
     outcomes = []
-    for fatal in range(1, 30):
+    for fatal in range(1, 60):
         folder = tmp_path / str(fatal)
         save(folder, arrays_of(7), {"step": 7})
         calls = [0]
@@ -317,7 +359,12 @@ def test_being_killed_around_every_system_call(
                 outcomes.append(assert_step(folder, 7, 8))
                 save(folder, arrays_of(9), {"step": 9})
                 assert_step(folder, 9)
-                assert len(list(folder.iterdir())) == 2
+                assert {p.name for p in folder.iterdir()} == {
+                    MANIFEST,
+                    PREVIOUS,
+                    tensor_file(folder).name,
+                }
+                assert_step(folder / PREVIOUS, 7, 8)
             else:
                 break
     assert len(outcomes) >= 8
@@ -332,11 +379,18 @@ def counted(module: str, name: str, calls: list[int], fatal: int, late: bool) ->
         calls[0] += 1
         if calls[0] == fatal and not late:
             raise Killed
-        result = original(*arguments, **settings)
+        # A step that fails (there is nothing to unlink) is a step, too.
+        result, fault = None, None
+        try:
+            result = original(*arguments, **settings)
+        except OSError as error:
+            fault = error
         if calls[0] == fatal:
             if name == "open":
                 result.close()
             raise Killed
+        if fault is not None:
+            raise fault
         return result
 
     return call

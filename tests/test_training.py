@@ -304,6 +304,22 @@ def test_a_full_disk_does_not_end_the_training(
     assert checkpoint.load(tmp_path)[1]["step"] == 2
 
 
+def test_a_full_disk_ends_the_training_where_that_is_asked(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = trained(text_options(text, failed_save="stop"), 2)
+    save_run(tmp_path, trainer)
+
+    def full(*_: object) -> None:
+        raise CheckpointError("the disk is full")
+
+    monkeypatch.setattr(loop, "save_run", full)
+    with Progress(2, 8) as progress, pytest.raises(CheckpointError, match="disk is full"):
+        run_loop(trainer, tmp_path, progress)
+    assert trainer.steps == 3
+    assert checkpoint.load(tmp_path)[1]["step"] == 2
+
+
 def test_a_loss_that_is_no_number_ends_the_training(text: str) -> None:
     trainer = trained(text_options(text, lr=1e30, warmup=1, clip=0.0), 0)
     with pytest.raises(TrainingError, match="lower --lr"), np.errstate(all="ignore"):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from numtape.training import run
-from numtape.training.options import NOT_FOR, PRESETS, Options, changed, flag
+from numtape.training.options import CHOICES, NOT_FOR, PRESETS, Options, changed, flag
 
 INTERRUPTED = 130
 UNSET = {"d_ff": "4 times --d-model", "threads": "as many as BLAS finds"}
@@ -26,7 +26,9 @@ class Setting(NamedTuple):
 
 
 def _setting(name: str, help: str, type: Any = int, **rest: Any) -> Setting:
-    if "choices" not in rest:
+    if name in CHOICES:
+        rest["choices"] = CHOICES[name]
+    else:
         rest.setdefault("metavar", {int: "N", float: "X", str: "PATH"}[type])
     return Setting(name, help, {"type": type, **rest})
 
@@ -42,14 +44,13 @@ GROUPS: dict[str, Sequence[Setting]] = {
             "tie_embeddings",
             "share the target's embedding with the output, or all with the source too",
             str,
-            choices=("none", "output", "all"),
         ),
-        _setting("activation", "of the feed-forward", str, choices=("relu", "gelu", "silu")),
+        _setting("activation", "of the feed-forward", str),
         _setting("experts", "feed-forwards in a mixture; 0 is a plain one"),
         _setting("context", "tokens that a GPT sees at once"),
         _setting("max_length", "longest source or target; longer pairs are left out"),
         _setting("vocab", "tokens of the byte-pair vocabulary; 0 takes characters"),
-        _setting("dtype", "of the parameters", str, choices=("float32", "float64")),
+        _setting("dtype", "of the parameters", str),
     ),
     "batches": (
         _setting("batch", "rows in a batch of text"),
@@ -61,12 +62,7 @@ GROUPS: dict[str, Sequence[Setting]] = {
         _setting("lr", "highest learning rate", float),
         _setting("min_lr", "where the cosine ends", float),
         _setting("warmup", "steps over which the learning rate rises"),
-        _setting(
-            "schedule",
-            "the learning rate after its rise",
-            str,
-            choices=("paper", "cosine", "constant"),
-        ),
+        _setting("schedule", "the learning rate after its rise", str),
         _setting("betas", "of AdamW", float, nargs=2, metavar=("B1", "B2")),
         _setting("weight_decay", "of AdamW, for matrices", float),
         _setting("clip", "largest norm of the gradients; 0 does not clip", float),
@@ -78,6 +74,7 @@ GROUPS: dict[str, Sequence[Setting]] = {
         _setting("eval_every", "steps between two looks at the validation loss"),
         _setting("save_every", "steps between two checkpoints"),
         _setting("threads", "threads of BLAS"),
+        _setting("failed_save", "what follows a save that failed: training goes on, or ends", str),
         _setting("out", "folder for all files; a new one below runs/ unless given", str),
     ),
 }

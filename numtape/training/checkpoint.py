@@ -3,7 +3,9 @@
 A checkpoint is two files: tensors-<digest>.safetensors, and the manifest that names its digest.
 Both are written beside the old ones, the tensors are renamed, and the rename of the manifest is
 the commit; only then are older tensors removed: whatever happens when, the last commit loads.
-One process at a time saves into a folder; a manifest is read as if a stranger had written it.
+The one before it stays in the folder `previous`, a checkpoint like any other, for the day on which
+the disk has lost a bit. One process at a time saves into a folder; both files are read as if a
+stranger had written them.
 """
 
 import errno
@@ -11,7 +13,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from os import PathLike
 from pathlib import Path
@@ -21,15 +24,15 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from numtape.training.errors import CheckpointError
+from numtape.training import stored
+from numtape.training.errors import CheckpointError, DamagedError
 
-MANIFEST = "numtape-checkpoint.json"
+MANIFEST, PREVIOUS = "numtape-checkpoint.json", "previous"
 FORMAT, VERSION = "numtape checkpoint", 1
 MANIFEST_LIMIT = 64 * 2**20
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _OURS = re.compile(r"tensors-[0-9a-f]{16}\.safetensors(\.tmp)?")
-_ADVICE = "restore the folder from a copy, or remove it and train anew"
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
     errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
@@ -58,7 +61,7 @@ def save(folder: FolderPath, arrays: Mapping[str, np.ndarray], meta: Mapping[str
     manifest = _manifest(folder, {"sha256": digest, "bytes": len(tensors)}, meta)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _commit(folder, {_tensor_name(digest): tensors, MANIFEST: manifest})
+        _commit(folder, {_tensor_name(digest): tensors, MANIFEST: manifest}, _keep_previous)
         _remove_others(folder, _tensor_name(digest))
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, f"{error}; choose another folder")
@@ -71,23 +74,36 @@ def save(folder: FolderPath, arrays: Mapping[str, np.ndarray], meta: Mapping[str
 def load(folder: FolderPath) -> tuple[Arrays, dict[str, Any]]:
     """The arrays, writable and owned by the caller, and the meta of the checkpoint in `folder`.
 
-    Raises CheckpointError where there is none, or it is truncated, altered, foreign or of
-    another version.
+    Raises CheckpointError where there is none, or it is foreign or of another version;
+    DamagedError, which is one and names the way out, where it is truncated or altered.
     """
     folder = Path(folder)
-    if not exists(folder):
+    if not exists(folder) and not exists(folder / PREVIOUS):
         raise CheckpointError(
             f"there is no numtape checkpoint in {folder}: {MANIFEST} is missing; check the path"
         )
+    try:
+        return _load(folder)
+    except DamagedError as error:
+        raise DamagedError(f"{error}; {_way_out(folder)}") from error
+
+
+def _load(folder: Path) -> tuple[Arrays, dict[str, Any]]:
     content = _read_manifest(folder / MANIFEST)
     path = folder / _tensor_name(content["tensors"]["sha256"])
     tensors = _read_tensors(path, content["tensors"])
     try:
-        arrays = safetensors.numpy.load(tensors)
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a safetensors file: {error}; {_ADVICE}") from error
-    owned = {name: np.require(array, None, ["A", "W"]) for name, array in arrays.items()}
-    return owned, content["meta"]
+        return stored.unpack(tensors), content["meta"]
+    except ValueError as error:
+        raise DamagedError(f"{path} is not a safetensors file: {error}") from error
+
+
+def _way_out(folder: Path) -> str:
+    try:
+        _load(folder / PREVIOUS)
+    except CheckpointError:
+        return "restore the folder from a copy, or remove it and train anew"
+    return f"the checkpoint before it is whole: give {folder / PREVIOUS} instead"
 
 
 def exists(folder: FolderPath) -> bool:
@@ -115,7 +131,12 @@ def _manifest(folder: Path, tensors: dict[str, Any], meta: Mapping[str, Any]) ->
     try:
         # Through JSON and back, so that the digest is of what will be read.
         content = json.loads(json.dumps({"tensors": tensors, "meta": meta}))
-        document = {"format": FORMAT, "version": VERSION, "sha256": _digest(content), **content}
+        document = {
+            "format": FORMAT,
+            "version": VERSION,
+            "sha256": _digest(folder / MANIFEST, content),
+            **content,
+        }
         manifest = json.dumps(document, indent=1).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(
@@ -129,17 +150,24 @@ def _manifest(folder: Path, tensors: dict[str, Any], meta: Mapping[str, Any]) ->
     return manifest
 
 
-def _digest(content: Mapping[str, Any]) -> str:
+def _digest(path: Path, content: Mapping[str, Any]) -> str:
     """The checksum of the manifest itself, whatever its spacing and order."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    try:
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    except RecursionError as error:
+        raise DamagedError(f"{path} is nested too deeply") from error
 
 
-def _commit(folder: Path, files: dict[str, bytes]) -> None:
-    """Put every file on the disk, then rename them into place, the last one last."""
+def _commit(
+    folder: Path, files: dict[str, bytes], between: Callable[[Path], None] | None = None
+) -> None:
+    """Put every file on the disk, do what is to be done, rename them into place in this order."""
     staged = {folder / f"{name}.tmp": data for name, data in files.items()}
     try:
         for path, data in staged.items():
             _write(path, data)
+        if between:
+            between(folder)
         for path in staged:
             os.replace(path, path.with_suffix(""))
             _sync_folder(folder)
@@ -147,6 +175,36 @@ def _commit(folder: Path, files: dict[str, bytes]) -> None:
         for path in staged:
             _remove(path)
         raise
+
+
+def _keep_previous(folder: Path) -> None:
+    """What the folder holds becomes the checkpoint of `previous` below it, where it can be read.
+
+    A kill in here can cost the older one, never the one that the folder holds.
+    """
+    try:
+        tensors = _tensor_name(_read_manifest(folder / MANIFEST)["tensors"]["sha256"])
+    except CheckpointError:
+        return
+    source, previous = folder / tensors, folder / PREVIOUS
+    if not source.is_file() or previous.is_symlink():
+        return
+    previous.mkdir(exist_ok=True)
+    beside = previous / f"{tensors}.tmp"
+    _remove(beside)
+    _link(source, beside)
+    os.replace(beside, previous / tensors)
+    _commit(previous, {MANIFEST: (folder / MANIFEST).read_bytes()})
+    _remove_others(previous, tensors)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # not every file system has links
+        shutil.copyfile(source, target)
+        with open(target, "rb") as file:
+            os.fsync(file.fileno())
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -178,35 +236,49 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def _read(path: Path, limit: int) -> bytes:
-    """The bytes of a regular file, at most `limit` and one more, and never through a link."""
+def _read(path: Path, size: int | None = None) -> bytearray:
+    """The bytes of a regular file, which are `size` if that is given, and never through a link."""
     try:
         if path.is_symlink() or not os.path.isfile(path):
             state = "is not a plain file" if os.path.exists(path) else "is missing"
-            raise CheckpointError(f"{path} {state}: the checkpoint is not whole; {_ADVICE}")
+            raise DamagedError(f"{path} {state}: the checkpoint is not whole")
         with open(path, "rb") as file:
-            return file.read(limit + 1)
+            found = os.fstat(file.fileno()).st_size
+            if size not in (None, found):
+                raise DamagedError(
+                    f"{path} has {found} bytes and its manifest says {size}: truncated or replaced"
+                )
+            if size is None and found > MANIFEST_LIMIT:
+                raise CheckpointError(
+                    f"{path} has more than {MANIFEST_LIMIT} bytes: not a manifest; give a "
+                    "checkpoint's folder"
+                )
+            data = bytearray(found)
+            file.readinto(data)
+            return data
+    except MemoryError:
+        raise CheckpointError(f"{path} has {found} bytes, for which there is no memory") from None
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}; {_ADVICE}") from error
+        raise CheckpointError(
+            f"{path} cannot be read: {error.strerror}; make it readable, or give another folder"
+        ) from error
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     """The parsed and checked manifest."""
-    raw = _read(path, MANIFEST_LIMIT)
-    if len(raw) > MANIFEST_LIMIT:
-        raise CheckpointError(f"{path} has more than {MANIFEST_LIMIT} bytes: not a manifest")
+    raw = _read(path)
     try:
-        content = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path} is truncated or not JSON ({len(raw)} bytes): {error}; {_ADVICE}"
+        content = stored.parse(raw)
+    except ValueError as error:
+        raise DamagedError(
+            f"{path} is truncated or not JSON ({len(raw)} bytes): {error}"
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path} was not written by numtape; give a checkpoint's folder")
     if content.get("version") != VERSION:
         raise CheckpointError(
-            f"{path} has format version {content.get('version')!r} and this numtape reads version "
-            f"{VERSION}; load it with the numtape that wrote it"
+            f"{path} has format version {str(content.get('version'))[:40]} and this numtape reads "
+            f"version {VERSION}; load it with the numtape that wrote it"
         )
     _check_manifest(path, content)
     return content
@@ -222,22 +294,14 @@ def _check_manifest(path: Path, content: dict[str, Any]) -> None:
         and _DIGEST.fullmatch(tensors["sha256"]) is not None
         and type(tensors.get("bytes")) is int
         and tensors["bytes"] >= 0
-        and content.get("sha256") == _digest({"tensors": tensors, "meta": meta})
+        and content.get("sha256") == _digest(path, {"tensors": tensors, "meta": meta})
     )
     if not sound:
-        raise CheckpointError(f"{path} has been altered: its checksum does not match; {_ADVICE}")
+        raise DamagedError(f"{path} has been altered: its checksum does not match")
 
 
-def _read_tensors(path: Path, expected: dict[str, Any]) -> bytes:
-    size = os.path.getsize(path) if os.path.isfile(path) else expected["bytes"]
-    if size != expected["bytes"]:
-        raise CheckpointError(
-            f"{path} has {size} bytes and its manifest says {expected['bytes']}: truncated or "
-            f"replaced; {_ADVICE}"
-        )
-    tensors = _read(path, size)
+def _read_tensors(path: Path, expected: dict[str, Any]) -> bytearray:
+    tensors = _read(path, expected["bytes"])
     if hashlib.sha256(tensors).hexdigest() != expected["sha256"]:
-        raise CheckpointError(
-            f"{path} has been altered: its sha256 is not {expected['sha256']}; {_ADVICE}"
-        )
+        raise DamagedError(f"{path} has been altered: its sha256 is not {expected['sha256']}")
     return tensors

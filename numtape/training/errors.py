@@ -12,5 +12,9 @@ class CheckpointError(RuntimeError):
     """A checkpoint that cannot be written, or one that must not be trusted."""
 
 
+class DamagedError(CheckpointError):
+    """A checkpoint that is not, or no longer, what was written."""
+
+
 class TrainingError(RuntimeError):
     """Training that cannot go on."""

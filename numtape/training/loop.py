@@ -49,8 +49,8 @@ class Stop:
 def run_loop(trainer: Trainer, folder: Path, progress: Progress) -> bool:
     """Train up to the last step and save; whether it got there, and was not interrupted.
 
-    Raises CheckpointError where the last state cannot be saved; if an earlier one cannot, it says
-    so and goes on.
+    Raises CheckpointError where the last state cannot be saved; if an earlier one cannot, that or
+    a warning, as the options have it.
     """
     options = trainer.options
     with Stop() as stop:
@@ -77,4 +77,6 @@ def _try_to_save(trainer: Trainer, folder: Path, progress: Progress) -> None:
     try:
         save_run(folder, trainer)
     except CheckpointError as error:
+        if trainer.options.failed_save == "stop":
+            raise
         progress.say(f"numtape: warning: {error}; training goes on")

@@ -8,10 +8,23 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from numtape.training.stored import require_types
+
 COUNTS = (
     *("d_model", "heads", "layers", "context", "max_length", "batch", "batch_tokens", "shapes"),
     *("d_ff", "steps", "warmup", "eval_every", "save_every", "threads"),
 )
+
+CHOICES = {
+    "task": ("dates", "pairs", "text"),
+    "tie_embeddings": ("none", "output", "all"),
+    "activation": ("relu", "gelu", "silu"),
+    "dtype": ("float32", "float64"),
+    "schedule": ("paper", "cosine", "constant"),
+    "failed_save": ("warn", "stop"),
+}
+# Far beyond what runs on a CPU: what is larger is a slip, or a file that wants to do harm.
+MOST_THREADS, MOST_TOKENS = 4096, 2**24
 
 
 @dataclass(frozen=True)
@@ -25,6 +38,8 @@ class Options:
     lr, min_lr           the highest learning rate, and where a cosine ends.
     average              the last part of the steps, whose parameters are averaged for use.
     threads              of BLAS; None takes as many as it finds.
+    failed_save          "warn" goes on after a save that failed, "stop" ends the training; the
+                         last save of a run must succeed either way.
     out                  the folder of the run; None takes a new one below `runs`.
     """
 
@@ -62,6 +77,7 @@ class Options:
     save_every: int = 500
     # Small products gain nothing from a second thread, and lose much on a busy machine.
     threads: int | None = 1
+    failed_save: str = "warn"
     out: str | None = None
 
     def __post_init__(self) -> None:
@@ -69,6 +85,18 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{flag(name)} is at least 1, not {value}")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"{flag(name)} is one of {', '.join(choices)}, not {getattr(self, name)!r}"
+                )
+        for name, value, most in (
+            ("threads", self.threads or 1, MOST_THREADS),
+            ("batch_tokens", self.batch_tokens, MOST_TOKENS),
+            ("batch", self.batch * self.context, MOST_TOKENS),
+        ):
+            if value > most:
+                raise ValueError(f"{flag(name)} makes {value:,}, and {most:,} is the most")
         if self.d_model % self.heads:
             raise ValueError(f"--heads {self.heads} does not divide --d-model {self.d_model}")
         for name in ("lr", "min_lr", "clip", "weight_decay", "experts", "vocab", "seed"):
@@ -99,6 +127,7 @@ class Options:
         plain: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()
         }
+        require_types(cls, plain)
         return cls(**plain)
 
 
