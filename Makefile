@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 BENCH := $(VENV)-bench
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-torch lint bench clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/numtape train
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Values, gradients and training beside PyTorch, which may download gigabytes.
+test-torch: $(VENV)/torch.stamp
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/test_torch_*.py
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -30,6 +34,10 @@ $(VENV)/demo.stamp: pyproject.toml | $(BIN)/python
 
 $(VENV)/dev.stamp: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+$(VENV)/torch.stamp: $(VENV)/dev.stamp
+	$(BIN)/python -m pip install --quiet --editable ".[dev,torch]"
 	touch $@
 
 $(BENCH)/bench.stamp: pyproject.toml

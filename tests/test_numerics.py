@@ -7,6 +7,7 @@ import pytest
 from helpers import differences
 
 import numtape as nt
+from numtape.ir.ops.elementwise import copysign
 from numtape.nn import functional as F
 
 INF = np.inf
@@ -317,3 +318,25 @@ def test_a_class_out_of_range_is_an_error_in_every_dtype(dtype, index):
         else:
             with pytest.raises(IndexError, match=rf"index {target[1]} at position \(1,\)"):
                 run(logits, nt.tensor(target))
+
+
+# ---- gradients at the edges ---------------------------------------------------------------
+
+NAN = np.nan
+BASES = np.array([-2.0, 0.0, 2.0])
+EDGES = {
+    "relu": (F.relu, [NAN, 0.0, -0.0], [1.0, 0.0, 0.0]),
+    "maximum": (lambda x: nt.maximum(x, 0.0), [NAN, 0.0, -1.0], [1.0, 0.5, 0.0]),
+    "minimum": (lambda x: nt.minimum(0.0, x), [NAN, 0.0, -1.0], [1.0, 0.5, 1.0]),
+    "exponent": (lambda y: nt.power(BASES, y), [2.0, 2.0, 2.0], [NAN, 0.0, 4.0 * math.log(2.0)]),
+    "copysign": (lambda x: copysign(x, np.array([0.0, -0.0, 1.0])), [2.0] * 3, [1, -1, 1]),
+}
+
+
+@both
+@pytest.mark.parametrize("name", EDGES)
+def test_gradients_at_the_edges(transform, name):
+    function, x, expected = EDGES[name]
+    with np.errstate(invalid="ignore"):
+        found = transform(nt.grad(lambda x: function(x).sum()))(nt.tensor(x, np.float64))
+    np.testing.assert_allclose(found.numpy(), expected)

@@ -43,8 +43,8 @@ relu = Op(
     "relu",
     float_elementwise,
     expand=lambda x: maximum(x, 0.0),
-    # 0 at 0, as everywhere below it; asked of the result, which is kept anyway.
-    vjps=(lambda g, out, x: where(out > 0.0, g, 0.0),),
+    # 0 at 0, as everywhere below it; asked of the result, which is kept anyway. NaN is not 0.
+    vjps=(lambda g, out, x: where(out != 0.0, g, 0.0),),
     promotes="float",
     examples=(example((3, 4), reference=lambda x: np.maximum(x, 0)),),
 )

@@ -88,21 +88,27 @@ div = binary(
     "float",
     low=0.5,
 )
-# Equal entries share the gradient of a maximum or minimum.
+
+
+def _share(loses: Any, equal: Any) -> Any:
+    """Of a gradient: nothing for who loses, half for equals, all where NaN makes it a NaN."""
+    return 1.0 - (loses + 0.5 * equal)
+
+
 maximum = binary(
     "maximum",
     np.maximum,
     (
-        lambda g, out, x, y: g * ((x > y) + 0.5 * eq(x, y)),
-        lambda g, out, x, y: g * ((y > x) + 0.5 * eq(x, y)),
+        lambda g, out, x, y: g * _share(x < y, eq(x, y)),
+        lambda g, out, x, y: g * _share(y < x, eq(x, y)),
     ),
 )
 minimum = binary(
     "minimum",
     np.minimum,
     (
-        lambda g, out, x, y: g * ((x < y) + 0.5 * eq(x, y)),
-        lambda g, out, x, y: g * ((y < x) + 0.5 * eq(x, y)),
+        lambda g, out, x, y: g * _share(x > y, eq(x, y)),
+        lambda g, out, x, y: g * _share(y > x, eq(x, y)),
     ),
 )
 power = binary(
@@ -111,16 +117,16 @@ power = binary(
     (
         # x ** 0 is 1 for every x, 0 included, where x ** (0 - 1) is infinite.
         lambda g, out, x, y: g * y * x ** where(eq(y, 0.0), 1.0, y - 1.0),
-        # Where x is 0 or less, log x is not defined and out does not depend on y smoothly.
-        lambda g, out, x, y: g * out * log(where(x > 0, x, 1.0)),
+        # 0 ** y is 0 for every y above 0; below 0 there is no log, and NaN says so.
+        lambda g, out, x, y: g * out * log(where(eq(x, 0.0), 1.0, x)),
     ),
     low=0.5,
 )
 # The magnitude of x with the sign of y.
-copysign = binary(
+copysign: Op = binary(
     "copysign",
     np.copysign,
-    (lambda g, out, x, y: g * sign(x) * sign(y), None),
+    (lambda g, out, x, y: g * sign(x) * copysign(1.0, y), None),  # 0 and -0 have signs
     float_elementwise,
     "float",
     low=0.5,

@@ -1,0 +1,261 @@
+"""Every operation that PyTorch has too: its value and its first and second gradient."""
+
+import math
+
+import numpy as np
+import pytest
+from helpers import is_float
+from torch_peer import as_array, as_torch, close, each_dtype, pulled, torch
+
+import numtape as nt
+from numtape.ir.op import REGISTRY
+from numtape.ir.ops.parts import slices
+
+F = torch.nn.functional
+
+
+def _sliced(x, bounds):
+    for axis, bound in enumerate(bounds):
+        x = x.index_select(axis, torch.tensor(list(range(*bound))))
+    return x
+
+
+def _placed(x, shape, bounds, fill=0.0):
+    frame = torch.full(shape, fill, dtype=x.dtype)
+    frame[slices(bounds)] = x
+    return frame
+
+
+def _added_to_slice(x, y, bounds):
+    whole = x.clone()
+    whole[slices(bounds)] += y
+    return whole
+
+
+def _scattered(x, index, values, axis):
+    flat = values.flatten(axis, axis + index.ndim - 1)
+    return x.index_add(axis, index.flatten(), flat)
+
+
+def _attention(q, k, v, *mask, causal):
+    mask = mask[0] if mask else None
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        return F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
+
+
+def _cross_entropy(logits, target, ignore_index, label_smoothing):
+    ignored = -100 if ignore_index is None else ignore_index
+    rows = logits.flatten(0, -2)
+    return F.cross_entropy(
+        rows, target.flatten(), ignore_index=ignored, label_smoothing=label_smoothing
+    )
+
+
+def _dtype(dtype):
+    return torch.from_numpy(np.empty(0, dtype)).dtype
+
+
+PEERS = {
+    "abs": torch.abs,
+    "add": torch.add,
+    "add_slice": _added_to_slice,
+    "arange": lambda start, stop, step, dtype: torch.arange(start, stop, step),
+    "argmax": lambda x, axis: x.argmax(axis),
+    "argmin": lambda x, axis: x.argmin(axis),
+    "attention": _attention,
+    "broadcast_to": lambda x, shape: x.broadcast_to(shape),
+    "cast": lambda x, dtype: x.to(_dtype(dtype)),
+    "ceil": torch.ceil,
+    "concatenate": lambda *xs, axis: torch.cat(xs, axis),
+    "copysign": torch.copysign,
+    "cos": torch.cos,
+    "cross_entropy": _cross_entropy,
+    "cumsum": lambda x, axis: x.cumsum(axis),
+    "dense": lambda x, whole: x.contiguous(),
+    "detach": lambda x: x.detach(),
+    "div": torch.div,
+    "einsum": lambda *xs, subscripts: torch.einsum(subscripts, *xs),
+    "eq": torch.eq,
+    "erf": torch.erf,
+    "exp": torch.exp,
+    "expm1": torch.expm1,
+    "filled": lambda shape, value, dtype: torch.full(shape, value, dtype=_dtype(dtype)),
+    "floor": torch.floor,
+    "floor_divide": torch.floor_divide,
+    "ge": torch.ge,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "gt": torch.gt,
+    "isfinite": torch.isfinite,
+    "isinf": torch.isinf,
+    "isnan": torch.isnan,
+    "layer_norm": lambda x, *gain_bias, eps: F.layer_norm(x, x.shape[-1:], *gain_bias, eps=eps),
+    "le": torch.le,
+    "linspace": lambda start, stop, num, endpoint, dtype: torch.linspace(
+        start, stop, num, dtype=_dtype(dtype)
+    ),
+    "log": torch.log,
+    "log1p": torch.log1p,
+    "log_softmax": lambda x, axis: torch.log_softmax(x, axis),
+    "logical_and": torch.logical_and,
+    "logical_not": torch.logical_not,
+    "logical_or": torch.logical_or,
+    "logical_xor": torch.logical_xor,
+    "lt": torch.lt,
+    "matmul": torch.matmul,
+    "max": lambda x, axis: x.amax(axis),
+    "maximum": torch.maximum,
+    "min": lambda x, axis: x.amin(axis),
+    "minimum": torch.minimum,
+    "mish": F.mish,
+    "mul": torch.mul,
+    "ne": torch.ne,
+    "neg": torch.neg,
+    "normal_cdf": torch.special.ndtr,
+    "place": _placed,
+    "power": torch.pow,
+    "relu": torch.relu,
+    "remainder": torch.remainder,
+    "reshape": lambda x, shape: x.reshape(shape),
+    "rint": torch.round,
+    "rms_norm": lambda x, gain, eps: F.rms_norm(x, x.shape[-1:], gain, eps),
+    "scatter_add": _scattered,
+    "sigmoid": torch.sigmoid,
+    "sign": torch.sign,
+    "silu": F.silu,
+    "sin": torch.sin,
+    "slice": _sliced,
+    "softmax": lambda x, axis: torch.softmax(x, axis),
+    "softplus": F.softplus,
+    "sqrt": torch.sqrt,
+    "square": torch.square,
+    "sub": torch.sub,
+    "sum": lambda x, axis: x.sum(axis),
+    "take": lambda x, index, axis: x[(slice(None),) * axis + (index,)],
+    "tanh": torch.tanh,
+    "transpose": lambda x, axes: x.permute(axes),
+    "vecdot": torch.linalg.vecdot,
+    "where": torch.where,
+    "wrap_index": lambda index, size, lowest: torch.remainder(index, size),
+}
+NO_PEER = {
+    "input": "stands in graphs and computes nothing",
+    "constant": "stands in graphs and computes nothing",
+    "released": "stands in records and computes nothing",
+    "alias": "the value itself under another name, for grad(f) inside a trace",
+    "uniform": "another generator: PyTorch's has no Philox stream that is the same",
+    "advance": "the state of that generator",
+    "adam_scalars": "a part of Adam, compared as a whole in test_torch_optim.py",
+}
+OPERATIONS = set(REGISTRY)  # before tests add their own
+CASES = [
+    pytest.param(name, example, id=f"{name}{i}")
+    for name in PEERS
+    for i, example in enumerate(REGISTRY[name].examples)
+]
+
+
+def test_every_operation_has_a_peer_or_a_reason():
+    assert not PEERS.keys() & NO_PEER.keys()
+    unknown = OPERATIONS - PEERS.keys() - NO_PEER.keys()
+    assert not unknown, f"add {sorted(unknown)} to PEERS, or to NO_PEER with the reason"
+
+
+@each_dtype
+@pytest.mark.parametrize("name, example", CASES)
+def test_value_and_two_gradients(name, example, dtype):
+    drawn = example.inputs(np.random.default_rng(3))
+    arrays = [a.astype(dtype) if is_float(a) else a for a in drawn]
+    op, peer = REGISTRY[name], PEERS[name]
+    value = op(*map(nt.Tensor, arrays), **example.attrs)
+    close(value, peer(*map(as_torch, arrays), **example.attrs), "value of an op", dtype)
+    places = [i for i, a in enumerate(arrays) if is_float(a)]
+    if not places or not is_float(value.numpy()):
+        return
+    rng = np.random.default_rng(4)
+    weights = rng.uniform(0.5, 1.5, value.shape).astype(value.dtype)
+    slopes = [rng.uniform(0.5, 1.5, arrays[i].shape).astype(dtype) for i in places]
+    mine = _gradients_of_numtape(op, example.attrs, arrays, places, weights, slopes)
+    other = _gradients_of_torch(peer, example.attrs, arrays, weights, slopes)
+    for kind in mine:
+        for found, expected in zip(mine[kind], other[kind], strict=True):
+            close(found, expected, kind, dtype)
+
+
+def _gradients_of_numtape(op, attrs, arrays, places, weights, slopes):
+    loss = lambda *xs: (op(*xs, **attrs) * nt.Tensor(weights)).sum()
+    first = nt.grad(loss, places)
+
+    def slope(*xs):
+        return sum((g * nt.Tensor(s)).sum() for g, s in zip(first(*xs), slopes, strict=True))
+
+    xs = [nt.Tensor(a) for a in arrays]
+    second = nt.grad(slope, places)(*xs)
+    return {"gradient of an op": first(*xs), "second gradient of an op": second}
+
+
+def _gradients_of_torch(peer, attrs, arrays, weights, slopes):
+    loss = lambda *xs: (peer(*xs, **attrs) * as_torch(weights)).sum()
+
+    def slope(*xs):
+        pairs = zip(pulled(loss, xs), slopes, strict=True)
+        return sum((g * as_torch(s)).sum() for g, s in pairs)
+
+    xs = [as_torch(a, wanted=True) for a in arrays]
+    return {"gradient of an op": pulled(loss, xs), "second gradient of an op": pulled(slope, xs)}
+
+
+# ---- where it is easy to be wrong ---------------------------------------------------------
+
+INF, NAN = math.inf, math.nan
+ENTRIES = [0.0, -0.0, 1e-30, 0.5, -0.5, 12.0, -12.0, 100.0, -100.0, 1e3, -1e3, INF, -INF, NAN]
+PAIRS = [0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 3.0, INF, -INF, NAN]
+_infinite_below = lambda x: x == -INF
+# Where numtape's answer is another than PyTorch's, and why that is meant.
+CONVENTIONS = {
+    "abs": (np.isnan, "the slope at NaN is NaN, not 0"),
+    "copysign": (lambda x, y: np.isinf(x) | np.isnan(y), "the slope at infinity is not NaN"),
+    "gelu_tanh": (_infinite_below, "-inf, where PyTorch has NaN; the limit is 0"),
+    "mish": (_infinite_below, "the slope is -inf, where PyTorch has NaN; the limit is 0"),
+    "power": (
+        lambda x, y: ((y == 0) & ~np.isfinite(x)) | ((x == 0) & (y < 0)),
+        "NaN for inf ** 0, where PyTorch has 0, and for 0 ** y with y < 0, where it has infinity",
+    ),
+    "sign": (np.isnan, "as in NumPy the sign of NaN is NaN, not 0"),
+    "silu": (_infinite_below, "-inf, where PyTorch has NaN; the limit is 0"),
+}
+ENTRYWISE = [
+    name
+    for name in PEERS
+    for example in REGISTRY[name].examples[:1]
+    if not example.attrs and all(map(is_float, example.inputs(np.random.default_rng(0))))
+    if len(example.inputs(np.random.default_rng(0))) == 1 or REGISTRY[name].entrywise
+]
+
+
+def _special(name, dtype):
+    if len(REGISTRY[name].examples[0].inputs(np.random.default_rng(0))) == 1:
+        return [np.array(ENTRIES, dtype)]
+    return [side.ravel().astype(dtype) for side in np.meshgrid(PAIRS, PAIRS)]
+
+
+@each_dtype
+@pytest.mark.parametrize("name", ENTRYWISE)
+def test_zeros_ties_infinities_and_nan(name, dtype):
+    op, peer, arrays = REGISTRY[name], PEERS[name], _special(name, dtype)
+    meant, _ = CONVENTIONS.get(name, (lambda x, *_: np.zeros(x.shape, bool), ""))
+    usual = ~meant(*arrays)
+    with np.errstate(all="ignore"):
+        mine = [op(*map(nt.Tensor, arrays))]
+        if is_float(mine[0].numpy()):
+            total = lambda *xs: op(*xs).sum()
+            mine += nt.grad(total, range(len(arrays)))(*map(nt.Tensor, arrays))
+    xs = [as_torch(a, wanted=True) for a in arrays]
+    other = [peer(*xs), *(pulled(lambda *xs: peer(*xs).sum(), xs) if len(mine) > 1 else ())]
+    kinds = ["value of an op", *(["gradient of an op"] * (len(mine) - 1))]
+    agree = True
+    for kind, *pair in zip(kinds, mine, other, strict=True):
+        found, expected = map(as_array, pair)
+        close(found[usual], expected[usual], kind, dtype, str(arrays))
+        agree &= np.array_equal(found[~usual], expected[~usual], equal_nan=True)
+    assert agree == (name not in CONVENTIONS), "a convention says where the two differ"

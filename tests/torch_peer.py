@@ -1,0 +1,60 @@
+"""PyTorch beside numtape: the one place that imports it, and how near the two have to be.
+
+A test module that imports from here is skipped, with this reason, where PyTorch is not installed.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+import numtape as nt
+
+torch = pytest.importorskip("torch", reason="PyTorch is an extra: `make test-torch` installs it")
+torch.set_num_threads(1)
+
+DTYPES = (np.float64, np.float32)
+each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=["float64", "float32"])
+MODES = ("eager", "compiled", "exact")
+each_mode = pytest.mark.parametrize("mode", MODES)
+
+# Relative and absolute: |found - expected| <= tolerance · (1 + |expected|).
+TOLERANCES: dict[str, dict[Any, float]] = {
+    "value of an op": {np.float64: 1e-13, np.float32: 2e-6},
+    "gradient of an op": {np.float64: 1e-12, np.float32: 5e-6},
+    "second gradient of an op": {np.float64: 1e-11, np.float32: 3e-5},
+}
+
+
+def close(found: Any, expected: Any, kind: str, dtype: Any, message: str = "") -> None:
+    """A tensor or array of numtape's against one of PyTorch's, as near as `kind` has to be."""
+    mine, other = as_array(found), as_array(expected)
+    assert mine.shape == other.shape, message
+    tolerance = TOLERANCES[kind][dtype]
+    np.testing.assert_allclose(mine, other, tolerance, tolerance, err_msg=f"{kind} {message}")
+
+
+def as_array(x: Any) -> np.ndarray:
+    if isinstance(x, torch.Tensor):
+        return x.numpy(force=True)  # of the zeros without memory too
+    return x.numpy() if isinstance(x, nt.Tensor) else np.asarray(x)
+
+
+def as_torch(x: np.ndarray, wanted: bool = False) -> Any:
+    """A tensor of PyTorch's with memory of its own; `wanted` asks for its gradient."""
+    return torch.from_numpy(np.array(x, order="C")).requires_grad_(wanted and x.dtype.kind == "f")
+
+
+def run(function: Callable, mode: str) -> Callable:
+    """A function as it is, or compiled in one of two ways."""
+    return function if mode == "eager" else nt.compile(function, exact=mode == "exact")
+
+
+def pulled(function: Callable, xs: Sequence[Any]) -> list[Any]:
+    """PyTorch's gradients of a scalar function for those of `xs` that want one, to pull again."""
+    wanted = [x for x in xs if x.requires_grad]
+    value = function(*xs)
+    if not value.requires_grad:
+        return [torch.zeros_like(x) for x in wanted]
+    return list(torch.autograd.grad(value, wanted, create_graph=True, materialize_grads=True))
