@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from helpers import is_float
-from torch_peer import as_array, as_torch, close, each_dtype, pulled, torch
+from torch_peer import as_array, as_torch, close, each_dtype, pulled, torch, torch_dtype
 
 import numtape as nt
 from numtape.ir.op import REGISTRY
@@ -51,10 +51,6 @@ def _cross_entropy(logits, target, ignore_index, label_smoothing):
     )
 
 
-def _dtype(dtype):
-    return torch.from_numpy(np.empty(0, dtype)).dtype
-
-
 PEERS = {
     "abs": torch.abs,
     "add": torch.add,
@@ -64,7 +60,7 @@ PEERS = {
     "argmin": lambda x, axis: x.argmin(axis),
     "attention": _attention,
     "broadcast_to": lambda x, shape: x.broadcast_to(shape),
-    "cast": lambda x, dtype: x.to(_dtype(dtype)),
+    "cast": lambda x, dtype: x.to(torch_dtype(dtype)),
     "ceil": torch.ceil,
     "concatenate": lambda *xs, axis: torch.cat(xs, axis),
     "copysign": torch.copysign,
@@ -79,7 +75,7 @@ PEERS = {
     "erf": torch.erf,
     "exp": torch.exp,
     "expm1": torch.expm1,
-    "filled": lambda shape, value, dtype: torch.full(shape, value, dtype=_dtype(dtype)),
+    "filled": lambda shape, value, dtype: torch.full(shape, value, dtype=torch_dtype(dtype)),
     "floor": torch.floor,
     "floor_divide": torch.floor_divide,
     "ge": torch.ge,
@@ -92,7 +88,7 @@ PEERS = {
     "layer_norm": lambda x, *gain_bias, eps: F.layer_norm(x, x.shape[-1:], *gain_bias, eps=eps),
     "le": torch.le,
     "linspace": lambda start, stop, num, endpoint, dtype: torch.linspace(
-        start, stop, num, dtype=_dtype(dtype)
+        start, stop, num, dtype=torch_dtype(dtype)
     ),
     "log": torch.log,
     "log1p": torch.log1p,

@@ -24,6 +24,8 @@ TOLERANCES: dict[str, dict[Any, float]] = {
     "value of an op": {np.float64: 1e-13, np.float32: 2e-6},
     "gradient of an op": {np.float64: 1e-12, np.float32: 5e-6},
     "second gradient of an op": {np.float64: 1e-11, np.float32: 3e-5},
+    "layer or loss": {np.float64: 1e-12, np.float32: 5e-6},
+    "gradient of a layer or loss": {np.float64: 1e-11, np.float32: 1e-5},
 }
 
 
@@ -44,6 +46,10 @@ def as_array(x: Any) -> np.ndarray:
 def as_torch(x: np.ndarray, wanted: bool = False) -> Any:
     """A tensor of PyTorch's with memory of its own; `wanted` asks for its gradient."""
     return torch.from_numpy(np.array(x, order="C")).requires_grad_(wanted and x.dtype.kind == "f")
+
+
+def torch_dtype(dtype: Any) -> Any:
+    return torch.from_numpy(np.empty(0, dtype)).dtype
 
 
 def run(function: Callable, mode: str) -> Callable:
