@@ -125,7 +125,8 @@ class _Part:
     def vjp(self, position: int) -> Callable[..., Tensor]:
         def rule(g: Tensor, out: Tensor, whole: Tensor, start: int, stop: int) -> Tensor:
             self._call.reached |= 1 << self._source
-            return place(g.reshape(-1), shape=whole.shape, bounds=((start, stop, 1),))
+            bounds = ((start, stop, 1),)
+            return place(g.reshape(-1), shape=whole.shape, bounds=bounds, fill=-0.0)
 
         return rule
 

@@ -14,7 +14,7 @@ MARKS = {"input", "constant", "released"}
 # Floats go in, but no gradient comes out: the result is discrete, random or cut off on purpose.
 NO_GRADIENT = {
     *("eq", "ne", "lt", "le", "gt", "ge", "isfinite", "isinf", "isnan", "argmax", "argmin"),
-    *("logical_and", "logical_or", "logical_xor", "logical_not", "floor_divide", "remainder"),
+    *("logical_and", "logical_or", "logical_xor", "logical_not", "floor_divide"),
     *("arange", "linspace", "filled", "wrap_index", "uniform", "advance"),
     *("detach", "adam_scalars"),
 }

@@ -18,7 +18,7 @@ from numtape.ir.location import user_line
 from numtape.ir.op import Op, scalar_dtype
 from numtape.ir.ops.dense import dense_array
 from numtape.ir.ops.shapes import full
-from numtape.ir.types import FLOAT, NUMBER, Scalar, ShapeError, Type
+from numtape.ir.types import FLOAT, NUMBER, DtypeError, Scalar, ShapeError, Type
 from numtape.tracer.tensor import Tensor, TraceError, as_array, described
 
 
@@ -95,6 +95,8 @@ class Recorder:
         return value if dtype is None or known.dtype == dtype else value.astype(dtype)
 
     def _lift_shared(self, value: Any, dtype: np.dtype | None) -> Tensor:
+        if type(value) is int and dtype is not None and dtype.kind in "iu":
+            _check_fits(value, dtype)
         if self._shared is None or not isinstance(value, Scalar):
             return self.lift_array(value, dtype)
         key = (type(value), repr(value), dtype)
@@ -222,6 +224,16 @@ def _leading_to(outputs: Sequence[Tensor], leaves: Sequence[Tensor]) -> Callable
 
 # What a node becomes when backward() has passed through it and let its inputs go.
 _RELEASED = Op("released", lambda: None, view=lambda: None)  # type: ignore[arg-type, return-value]
+
+
+def _check_fits(number: int, dtype: np.dtype) -> None:
+    """`DtypeError` for a number that an integer dtype would hold as another one."""
+    limits = np.iinfo(dtype)
+    if not limits.min <= number <= limits.max:
+        raise DtypeError(
+            f"{number} does not fit into {dtype}, which goes from {limits.min} to {limits.max}; "
+            "convert the tensor that it meets, as in x.astype(np.int64)"
+        )
 
 
 def is_released(tensor: Tensor) -> bool:

@@ -148,11 +148,15 @@ remainder = Op(
     "remainder",
     elementwise,
     np.remainder,
+    # x - y ⌊x / y⌋ between its steps.
+    (lambda g, out, x, y: g, lambda g, out, x, y: -g * floor_divide(x, y)),
     inplace=(0, 1),
     promotes="all",
+    broadcasts=True,
     entrywise=True,
     examples=(
         Example(lambda rng: (rng.integers(-9, 9, (3, 4)), rng.integers(1, 5, (4,))), np.remainder),
+        example((3, 4), (4,), reference=np.remainder, low=0.5),
     ),
 )
 

@@ -1,0 +1,1 @@
+"""Random programs: eager against compiled, gradients against differences, failures made small."""
