@@ -26,6 +26,8 @@ TOLERANCES: dict[str, dict[Any, float]] = {
     "second gradient of an op": {np.float64: 1e-11, np.float32: 3e-5},
     "layer or loss": {np.float64: 1e-12, np.float32: 5e-6},
     "gradient of a layer or loss": {np.float64: 1e-11, np.float32: 1e-5},
+    "training step": {np.float64: 1e-11, np.float32: 3e-5},
+    "learning rate": {np.float64: 1e-12},
 }
 
 
