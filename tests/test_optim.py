@@ -1,4 +1,4 @@
-"""Optimizers and clipping against straight NumPy and PyTorch (where there is one), and traced."""
+"""Optimizers and clipping against straight NumPy, and traced."""
 
 import math
 
@@ -99,20 +99,6 @@ def test_steps_equal_the_formulas(kind, settings, dtype, rtol):
     history = run(lambda parameters: kind(parameters, **settings), dtype)
     assert all(p.dtype == dtype for p in history[-1])
     check(history, reference_of(kind, settings), rtol)
-
-
-@pytest.mark.parametrize(("kind", "settings"), CASES)
-def test_steps_equal_those_of_pytorch(kind, settings):
-    torch = pytest.importorskip("torch")
-    parameters = [torch.nn.Parameter(torch.tensor(array)) for array in starts()]
-    optimizer = getattr(torch.optim, kind.__name__)(parameters, **settings)
-    history = run(lambda ps: kind(ps, **settings))
-    for step, found in zip(gradients(), history, strict=True):
-        for parameter, g in zip(parameters, step, strict=True):
-            parameter.grad = torch.tensor(g)
-        optimizer.step()
-        for parameter, p in zip(parameters, found, strict=True):
-            np.testing.assert_allclose(p, parameter.detach().numpy(), rtol=1e-12, atol=1e-12)
 
 
 # ---- groups, rates and state --------------------------------------------------------------
