@@ -18,6 +18,7 @@ from numtape.passes import Pass, optimise, recomputing
 from numtape.runtime.cost import cost
 from numtape.runtime.plan import Plan
 
+Optimiser = Callable[[Graph, Sequence[Pass]], tuple[Graph, list[PassRecord]]]
 TRIES = 5
 CLOSE = 0.97  # of the budget: more in use would save next to nothing
 UNITS = {
@@ -122,15 +123,16 @@ def within(
     program: Graph,
     passes: Sequence[Pass],
     planned: Callable[[Graph], Plan],
+    optimised: Optimiser = optimise,
 ) -> Optimised:
     """The program optimised so that its arena keeps to a budget, with the least recomputed.
 
-    `planned` gives the plan of a graph. Raises `OverBudget`.
+    `planned` gives the plan of a graph, `optimised` runs passes on one. Raises `OverBudget`.
     """
-    whole = Optimised(*optimise(program, passes), planned)
+    whole = Optimised(*optimised(program, passes), planned)
     if budget is None or whole.arena <= budget:
         return whole
-    search = _Search(program, passes, whole)
+    search = _Search(program, passes, whole, optimised)
     found = search.cheapest(budget) or search.made(0)
     if found.arena > budget:
         raise OverBudget(program.name, budget, min(found.arena, whole.arena))
@@ -138,10 +140,12 @@ def within(
 
 
 class _Search:
-    def __init__(self, program: Graph, passes: Sequence[Pass], whole: Optimised) -> None:
+    def __init__(
+        self, program: Graph, passes: Sequence[Pass], whole: Optimised, optimised: Optimiser
+    ) -> None:
         early, self.late = recomputing(passes)
-        self.graph, self.records = optimise(program, early)
-        self.whole = whole
+        self.graph, self.records = optimised(program, early)
+        self.whole, self.optimised = whole, optimised
 
     def cheapest(self, budget: int) -> Optimised | None:
         """The cheapest of a few that keep to the budget, or None."""
@@ -161,5 +165,5 @@ class _Search:
 
     def made(self, nbytes: int) -> Optimised:
         """The graph that is left where so many bytes are wanted, by count."""
-        graph, records = optimise(self.graph, self.late(nbytes))
+        graph, records = self.optimised(self.graph, self.late(nbytes))
         return Optimised(graph, (*self.records, *records), self.whole.planned, self.whole)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from numtape.lazy import lazy
+from numtape.options import DEFAULT, Options
 from numtape.passes import EXACT, PIPELINE, Pass
 from numtape.runtime.blocks import Blocks
 from numtape.tape import CompiledTape
@@ -51,12 +52,12 @@ class Compiled:
         passes: tuple[Pass, ...],
         threads: int | None,
         max_tapes: int,
-        memory: int | None = None,
+        options: Options = DEFAULT,
     ) -> None:
         self.function = function
         self.passes = passes
         self.max_tapes = max_tapes
-        self.memory = memory
+        self.options = options
         self.misses: deque[str] = deque(maxlen=REASONS)  # why the latest traces were made
         self.traces = 0
         self._tapes: OrderedDict[Key, list[CompiledTape]] = OrderedDict()
@@ -87,7 +88,7 @@ class Compiled:
         found = methods.compiled.get(self)
         if found is None:
             bound = self.function.__get__(instance, owner)
-            made = Compiled(bound, self.passes, self._threads, self.max_tapes, self.memory)
+            made = Compiled(bound, self.passes, self._threads, self.max_tapes, self.options)
             found = methods.compiled.setdefault(self, made)
         return found
 
@@ -129,7 +130,7 @@ class Compiled:
 
     def _miss(self, key: Key, args: tuple, kwargs: dict) -> CompiledTape:
         reason = self._reason(key)
-        tape = CompiledTape(self.function, args, kwargs, self.passes, self._blocks, self.memory)
+        tape = CompiledTape(self.function, args, kwargs, self.passes, self._blocks, self.options)
         self.traces += 1
         with self._lock:
             before = len(self.tapes)
@@ -175,6 +176,7 @@ def compile(
     threads: int | None = None,
     max_tapes: int = 64,
     memory: int | str | None = None,
+    validate: bool = False,
 ) -> Compiled:
     """`function` (or module) as a program traced once per shape and replayed with NumPy kernels.
 
@@ -187,13 +189,19 @@ def compile(
     then computed again where it is read, which changes no bit; `tape.recomputed` says what that
     costs. Where no plan keeps to the budget, the call (or `.tape`) raises a `MemoryError` with
     the least that one takes, before anything runs.
+
+    `validate` checks the compiler whenever a tape is made: each pass and the emitted program
+    against the reference, on copies of the arguments, and the plan by proof. A step that changes
+    a result raises an error with the smallest graph that shows it, before anything runs. The
+    call that makes a tape then takes several times as long; those after it run as ever.
     """
     if not callable(function):
         raise TypeError(f"compile takes a function or module, not {type(function).__name__}")
     if max_tapes < 1:
         raise ValueError(f"max_tapes is at least 1, not {max_tapes}")
     budget = None if memory is None else budgets.as_bytes(memory)
-    return Compiled(function, EXACT if exact else PIPELINE, threads, max_tapes, budget)
+    options = Options(budget, validate)
+    return Compiled(function, EXACT if exact else PIPELINE, threads, max_tapes, options)
 
 
 def _flattened(args: tuple, kwargs: dict) -> tuple[Skeleton, list[Any]]:

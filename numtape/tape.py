@@ -8,7 +8,6 @@ import gc
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,8 @@ from numtape.ir.interpreter import active
 from numtape.ir.location import user_line
 from numtape.ir.types import Type
 from numtape.lazy import lazy
-from numtape.passes import Pass
+from numtape.options import DEFAULT, Options
+from numtape.passes import Pass, optimise
 from numtape.runtime.blocks import Blocks, Bound
 from numtape.runtime.cost import Cost, cost
 from numtape.runtime.memory import Memory
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 pictures = lazy("numtape.inspect.draw")  # graphviz takes as long to load as NumPy
 budgets = lazy("numtape.budget")
+validation = lazy("numtape.checking.validation")
 profiling = lazy("numtape.runtime.profile")
 
 _HOLDS = methodcaller("holds")
@@ -64,9 +65,9 @@ class CompiledTape:
         kwargs: dict,
         passes: tuple[Pass, ...],
         blocks: Blocks,
-        budget: int | None = None,
+        options: Options = DEFAULT,
     ) -> None:
-        self._budget = budget
+        self._options = options
         self.phases: dict[str, float] = {}
         self._seen = Structure.changes  # before: what changes from here on is looked at again
         with active(EAGER):
@@ -87,10 +88,17 @@ class CompiledTape:
     ) -> None:
         with self._timed("trace"):
             self._traced: Traced = trace(function, *args, **kwargs)
+        program = self._traced.program
+        checks = None
+        if self._options.validate:
+            checks = validation.Validation(self._inputs(program, (args, kwargs)))
         with self._timed("passes"):
-            optimised = budgets.within(self._budget, _program(self._traced), passes, self._planned)
+            run = optimise if checks is None else checks.optimise
+            optimised = budgets.within(self._options.memory, program, passes, self._planned, run)
         with self._timed("plan and emit"):
             self._tape = Tape(optimised.plan, self._outside(), blocks)
+            if checks is not None:
+                checks.check_tape(self._tape, all(p.exact for p in passes))
         self.recomputed = optimised.recomputed
         self.passes = PassReport((*optimised.report, *self.plan.records))
 
@@ -102,6 +110,22 @@ class CompiledTape:
         ]
         parameters = [v for v, c in given if isinstance(c, Tensor) and c.requires_grad]
         return plan(graph, {v: _array(c) for v, c in given}, parameters)
+
+    def _inputs(self, program: Graph, given: tuple) -> list[np.ndarray]:
+        """Copies of what a call with these arguments gives to the inputs of the program.
+
+        The gradients that a reverse tape starts from, which nobody knows yet, are drawn.
+        """
+        leaves = [leaf for _, leaf in flatten(given, is_array)]
+        captured = (
+            _tensor_at(c.target, leaves)._grad if isinstance(c, Gradient) else c
+            for c in self._traced.captured
+        )
+        known = [*map(_array, leaves), *map(_array, captured)]
+        rng = np.random.default_rng(0)
+        drawn = (rng.normal(size=v.shape) for v in program.inputs[len(known) :])
+        every = zip(program.inputs, (*known, *drawn), strict=True)
+        return [np.array(array, v.dtype) for v, array in every]
 
     def _outside(self) -> list[np.ndarray]:
         """The arrays that are read and updated where they are."""
@@ -183,8 +207,9 @@ class CompiledTape:
         return pictures.draw(graph, path, arguments=self._traced.arguments, **options)
 
     def __repr__(self) -> str:
-        graph = self._tape.graph
-        return f"<tape of {graph.name}: {graph.operations} nodes, {self.memory.arena:,} bytes>"
+        graph, notes = self._tape.graph, str(self._options)
+        facts = (f"{graph.operations} nodes", f"{self.memory.arena:,} bytes", notes)
+        return f"<tape of {graph.name}: {', '.join(filter(None, facts))}>"
 
     # ---- whether it still holds ------------------------------------------------------------
 
@@ -321,23 +346,6 @@ def _uncollected() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-def _program(traced: Traced) -> Graph:
-    """The graph to compile: updates of arguments become outputs, copied back after the call."""
-    graph = traced.joint.graph if traced.joint else traced.graph
-    inward = [
-        new
-        for (_, new), t in zip(graph.updates, traced.targets, strict=True)
-        if isinstance(t, tuple)
-    ]
-    outward = [
-        u for u, t in zip(graph.updates, traced.targets, strict=True) if not isinstance(t, tuple)
-    ]
-    count = len(traced.graph.outputs)
-    outputs = (*graph.outputs[:count], *inward, *graph.outputs[count:])
-    early = graph.early and (graph.early[0], graph.early[1] + len(inward))
-    return replace(graph, outputs=outputs, updates=tuple(outward), early=early)
 
 
 def _parted(gradients: Iterable[tuple]) -> tuple[list[Tensor], list[tuple]]:

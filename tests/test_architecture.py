@@ -32,7 +32,7 @@ LAYERS["facade"] = {*LAYERS}
 LAYERS["training"] = {*LAYERS} - {"passes", "runtime"}
 LAYERS["cli"] = {*LAYERS} - {"passes", "runtime"}
 MODULES = {
-    **dict.fromkeys(("compiler", "tape", "calls", "budget"), "compile"),
+    **dict.fromkeys(("compiler", "tape", "calls", "budget", "options", "checking"), "compile"),
     "__init__": "facade",
     "__main__": "cli",
 }

@@ -374,7 +374,7 @@ def test_a_budget_that_nothing_keeps_to():
     ],
 )
 def test_sizes(text, nbytes):
-    assert nt.compile(chain, memory=text).memory == nbytes
+    assert nt.compile(chain, memory=text).options.memory == nbytes
 
 
 @pytest.mark.parametrize(

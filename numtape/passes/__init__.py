@@ -86,9 +86,15 @@ def recomputing(
 
 
 def optimise(
-    graph: Graph, passes: Iterable[Pass] = PIPELINE, check: bool = False
+    graph: Graph,
+    passes: Iterable[Pass] = PIPELINE,
+    check: bool = False,
+    watch: Callable[[Pass, Graph, Graph], None] | None = None,
 ) -> tuple[Graph, list[PassRecord]]:
-    """The graph after the passes, and what each did. With `check` the verifier runs after each."""
+    """The graph after the passes, and what each did. With `check` the verifier runs after each.
+
+    `watch` is shown each pass with the graph before and after it.
+    """
     records = []
     for step in passes:
         after, elapsed = timed(step.apply, graph)
@@ -103,5 +109,7 @@ def optimise(
                 elapsed,
             )
         )
+        if watch is not None:
+            watch(step, graph, after)
         graph = verify(after) if check else after
     return graph, records

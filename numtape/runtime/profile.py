@@ -15,11 +15,11 @@ import numpy as np
 
 from numtape.ir.graph import Value, numbering
 from numtape.ir.text import columns
-from numtape.runtime.arena import reserve
 from numtape.runtime.causes import CAUSES, OVERHEAD, PRODUCTS, cause
 from numtape.runtime.cost import cost
 from numtape.runtime.emit import emit
-from numtape.runtime.tape import Tape, explain, load
+from numtape.runtime.runs import Runs
+from numtape.runtime.tape import Tape, load
 
 LONGEST = 15  # rows of a printed table
 
@@ -192,7 +192,7 @@ def profile(tape: Tape, arguments: Sequence[Any], rounds: int) -> Profile:
     source, needs = emit(tape.plan, lines)
     clock = _Clock(len(lines))
     timed = load(source, f"{tape.filename[:-1]} timed>", {**needs, "clock": clock})
-    runs = _Runs(tape, arguments)
+    runs = Runs(tape, arguments)
     best = [np.inf] * len(lines)
     replay = np.inf
     for _ in range(rounds):
@@ -201,47 +201,6 @@ def profile(tape: Tape, arguments: Sequence[Any], rounds: int) -> Profile:
         best = list(map(min, best, clock.seconds))
     kernels = _kernels(tape, lines, best, clock.calls)
     return Profile(tape.graph.name, kernels, replay, _call_overhead())
-
-
-class _Runs:
-    """Runs of a tape over memory and state that nobody else sees."""
-
-    def __init__(self, tape: Tape, arguments: Sequence[Any]) -> None:
-        self._arguments = arguments
-        self._blocks = reserve(tape.memory.arena), reserve(tape.memory.constants)
-        updated = {v for v, _ in tape.graph.updates}
-        given = zip(tape.plan.outside, tape.captured, strict=True)
-        self._state = [(a, _twin(a) if v in updated else a) for v, a in given]
-        self._bound: dict[Callable[..., tuple], tuple] = {}
-
-    def run(
-        self, bind: Callable[..., tuple], filename: str, start: Callable[[], None] = lambda: None
-    ) -> float:
-        """Seconds of a run of both tapes from the state and arguments as they are outside."""
-        if bind not in self._bound:
-            self._bound[bind] = bind(*self._blocks, *(own for _, own in self._state))
-        places, _, *tapes = self._bound[bind]
-        for array, own in self._state:
-            if own is not array:
-                np.copyto(own, array)
-        for i, place in enumerate(places):
-            place[...] = self._arguments[i] if i < len(self._arguments) else 1
-        start()
-        begun = perf_counter()
-        try:
-            for step in filter(None, tapes):
-                step()
-        except Exception as error:
-            explain(error, filename)
-            raise
-        return perf_counter() - begun
-
-
-def _twin(array: np.ndarray) -> np.ndarray:
-    """Memory of its own in the same layout."""
-    low, high = np.lib.array_utils.byte_bounds(array)
-    offset = array.__array_interface__["data"][0] - low
-    return np.ndarray(array.shape, array.dtype, reserve(high - low), offset, array.strides)
 
 
 def _kernels(

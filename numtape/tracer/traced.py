@@ -1,7 +1,7 @@
 """What a trace gives: the graph, what ties it to the world outside, and what it depended on."""
 
 from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numtape.ir.graph import Graph
@@ -54,6 +54,18 @@ class Traced:
     result: Any
     watches: tuple[Watch, ...]
     reached: dict[int, Any]
+
+    @property
+    def program(self) -> Graph:
+        """The graph to compile: updates of arguments are outputs, copied back after the call."""
+        graph = self.joint.graph if self.joint else self.graph
+        updates = list(zip(graph.updates, self.targets, strict=True))
+        inward = [new for (_, new), target in updates if isinstance(target, tuple)]
+        outward = [update for update, target in updates if not isinstance(target, tuple)]
+        count = len(self.graph.outputs)
+        outputs = (*graph.outputs[:count], *inward, *graph.outputs[count:])
+        early = graph.early and (graph.early[0], graph.early[1] + len(inward))
+        return replace(graph, outputs=outputs, updates=tuple(outward), early=early)
 
 
 @dataclass(frozen=True)
