@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BENCH := $(VENV)-bench
 
-.PHONY: demo test test-torch lint fuzz bench clean
+.PHONY: demo test test-torch lint fuzz mutants bench clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/numtape train
@@ -26,6 +26,10 @@ PROGRAMS ?= 10000
 SEED ?= 0
 fuzz: $(VENV)/dev.stamp
 	$(BIN)/python -m fuzz --programs $(PROGRAMS) --seed $(SEED)
+
+# Mistakes put into passes and planning one by one: 95 of 100 must make a test fail.
+mutants: $(VENV)/dev.stamp
+	$(BIN)/python -m fuzz.mutation
 
 # Every peer, in an environment of its own: about 25 minutes on one core of a quiet machine.
 bench: $(BENCH)/bench.stamp

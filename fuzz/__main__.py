@@ -82,14 +82,17 @@ class Figures:
         return f"{counts}; {ops} of {total} ops, {len(self.pairs)} pairs of them"
 
 
-def run(programs: int, first: int, path: Path, quiet: bool = False) -> Figures:
-    """Check the programs of so many seeds from the first on."""
+def run(programs: int, first: int, path: Path, quiet: bool = False, stop: bool = False) -> Figures:
+    """Check the programs of so many seeds from the first on; with `stop`, up to a failure."""
     figures = Figures(path, first)
     seeds = range(figures.next, first + programs)
     for seed in tqdm(seeds, total=programs, initial=figures.next - first, disable=quiet):
         program = generate(seed)
         found = check(program)
         figures.add(program, found)
+        if found.failure and stop:
+            figures.fail(seed, found.failure, found.detail, program.script())
+            break
         if found.failure:
             script = shrink(program, found.failure).script()
             figures.fail(seed, found.failure, found.detail, script)
@@ -105,8 +108,9 @@ def main() -> None:
     parser.add_argument("--programs", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--out", type=Path, default=Path("build/fuzz.json"))
+    parser.add_argument("--stop", action="store_true", help="at the first failure, as it is")
     given = parser.parse_args()
-    figures = run(given.programs, given.seed, given.out)
+    figures = run(given.programs, given.seed, given.out, stop=given.stop)
     print(figures)
     sys.exit(1 if figures.failures else 0)
 

@@ -1,0 +1,293 @@
+"""Mistakes that tests must notice: each is a text of one file, and what stands there instead.
+
+A guard is dropped, operands change places, a lifetime ends early, an offset is off by one.
+"""
+
+from typing import NamedTuple
+
+PASSES, RUNTIME = "numtape/passes/", "numtape/runtime/"
+# The tests that look at a file most closely; those of random programs come behind them all.
+TESTS = {
+    "broadcasts.py": ("test_passes",),
+    "copies.py": ("test_passes",),
+    "cuts.py": ("test_recompute",),
+    "dense_inputs.py": ("test_exact",),
+    "folding.py": ("test_passes",),
+    "fusion.py": ("test_fusion",),
+    "identities.py": ("test_passes", "test_exact"),
+    "old_values.py": ("test_passes", "test_runtime"),
+    "products.py": ("test_passes",),
+    "recompute.py": ("test_recompute",),
+    "renewals.py": ("test_memory_passes", "test_recompute"),
+    "rewrite.py": ("test_passes",),
+    "scheduling.py": ("test_memory_passes", "test_passes"),
+    "sums.py": ("test_passes",),
+    "views.py": ("test_passes",),
+    "arena.py": ("test_plan",),
+    "layout.py": ("test_plan", "test_runtime"),
+    "lifetimes.py": ("test_plan", "test_runtime", "test_fusion"),
+    "loops.py": ("test_fusion",),
+    "lowering.py": ("test_plan", "test_runtime"),
+    "tiles.py": ("test_fusion", "test_plan"),
+}
+
+
+class Mutant(NamedTuple):
+    """`text`, which stands once in the file, becomes `instead`."""
+
+    file: str
+    text: str
+    instead: str
+
+
+def _of(file: str, *pairs: tuple[str, str]) -> tuple[Mutant, ...]:
+    return tuple(Mutant(file, *pair) for pair in pairs)
+
+
+MUTANTS = (
+    *_of(
+        PASSES + "identities.py",
+        ("> 0:  # -0 - -0 is 0", "<= 2:  # -0 - -0 is 0"),
+        ("if y.op is neg and x.shape == y.shape:", "if y.op is neg:"),
+        ("return x - y.inputs[0]", "return y.inputs[0] - x"),
+        ("return x if root.op.view is None else None", "return x"),
+        ("if x.op is neg else None", "if x.op.entrywise else None"),
+        (
+            'if x.dtype == attrs["dtype"] else None',
+            "if x.dtype.kind == attrs['dtype'].kind else None",
+        ),
+        ("if x is y and x.shape == condition.shape:", "if x is y:"),
+        ("tuple(inner[a] for a in axes)", "tuple(axes[a] for a in inner)"),
+        (
+            "if is_number(y, -1):  # x * -1 = -x\n            return neg(x)",
+            "if is_number(y, -1):\n            return x",
+        ),
+        ("return x if whole else None", "return x if x.ndim else None"),
+        ("bare is None or shape_of(bare) != shape_of(inputs)", "bare is None"),
+        ("if not op.entrywise or broadcast_op", "if broadcast_op"),
+    ),
+    *_of(
+        PASSES + "views.py",
+        ("if moved == sorted(moved):", "if moved == sorted(moved) or len(moved) == 2:"),
+        ('x.op is place and x.attrs["bounds"] == bounds', "x.op is place"),
+        ("offset <= start <= stop <= end", "offset <= start <= end"),
+        ("(start - offset, stop - offset, 1)", "(start, stop, 1)"),
+        ("if step == 1 and offset", "if offset"),
+        ("or a[axis][1] != b[axis][0]:", "or a[axis][1] > b[axis][0] + 9:"),
+        ("if len(differing) != 1:", "if not differing:"),
+        ('x.attrs.get("fill", 0.0) != 0.0 or y.attrs.get("fill", 0.0) != 0.0', "False"),
+        (
+            'if x.op is concatenate_op and x.attrs["axis"] == axis else (x,)',
+            "if x.op is concatenate_op else (x,)",
+        ),
+        ("source.ndim > axis and source.shape[:axis] == x.shape[:axis]", "source.ndim > axis"),
+    ),
+    *_of(
+        PASSES + "sums.py",
+        ("return (total * count)", "return (total + 0.0)"),
+        ("small.shape[a - extra] == 1 and x.shape[a] != 1", "small.shape[a - extra] == 1"),
+        ("all(v.shape[-1:] == (length,) for v in x.inputs)", "True"),
+        (".broadcast_to(x.shape[:-1]).reshape(shape)", ".reshape(shape)"),
+        ("ones = filled(shape=(length,), value=1.0", "ones = filled(shape=(length,), value=2.0"),
+        (
+            "if axis == tuple(range(x.ndim - 1)) and x.ndim > 1:",
+            "if len(axis) == x.ndim - 1 and x.ndim > 1:",
+        ),
+        ("or not is_float(inputs[0].dtype)", ""),
+    ),
+    *_of(
+        PASSES + "products.py",
+        (
+            "matmul_op(b.transpose(1, 0), a.transpose(1, 0))",
+            "matmul_op(a.transpose(1, 0), b.transpose(1, 0))",
+        ),
+        ("if len(readers[product]) > 1 or product in results:", "if product in results:"),
+    ),
+    *_of(
+        PASSES + "copies.py",
+        ('attrs["axis"] = axes.index(attrs["axis"])', 'attrs["axis"] = axes[attrs["axis"]]'),
+        ("back = tuple(axes.index(i) for i in range(len(axes)))", "back = axes"),
+        ("all(v.ndim in (0, x.ndim) for v in x.inputs)", "True"),
+    ),
+    *_of(
+        PASSES + "broadcasts.py",
+        (".broadcast_to(shape_of(inputs))", ""),
+        ("if small.size == 1 else None", "if small.ndim <= 1 else None"),
+    ),
+    *_of(
+        PASSES + "folding.py",
+        ("if result.shape != ():", "if False:"),
+        ("op.kernel(*(np.asarray(v.attrs", "op.kernel(*(np.asarray(v.inputs and v.attrs"),
+        (
+            "return current().lift(shortest(out), result.dtype)",
+            "return current().lift(round(shortest(out), 3), result.dtype)",
+        ),
+    ),
+    *_of(
+        PASSES + "dense_inputs.py",
+        ("value.op.view is None and value.op is not INPUT", "value.op.view is None"),
+        (
+            "if op.ordered is None or all(map(_is_dense, inputs)):",
+            "if op.ordered is None or any(map(_is_dense, inputs)):",
+        ),
+    ),
+    *_of(
+        PASSES + "old_values.py",
+        ("if root_of(v) not in updated:", "if v not in updated:"),
+        ("new if new is old else kept(new)", "new"),
+        ("outputs = tuple(map(kept, graph.outputs))", "outputs = graph.outputs"),
+        ("(is_view or node not in first)", "(node not in first)"),
+        ("*(late.get(v, v) for v in graph.outputs[count:])", "*graph.outputs[count:]"),
+        ("return _shown(_read_late(graph, updated), updated)", "return _shown(graph, updated)"),
+    ),
+    *_of(
+        PASSES + "fusion.py",
+        ("return self.nodes.keys() >= self.pending.intersection(node.inputs)", "return True"),
+        (
+            "if value.ndim != deepest:\n        return False",
+            "if value.ndim > deepest:\n        return False",
+        ),
+        (
+            "if value.rows[: len(rows)] != rows:\n            return False",
+            "if False:\n            return False",
+        ),
+        ("rows = self.rows[: unmoved(self.rows, rows)]", "rows = self.rows"),
+        (
+            "return all(_aligned(v, rows, deepest) for v, root in inputs if root in self.work)",
+            "return True",
+        ),
+        ("found.keep_connected(head)", "pass"),
+    ),
+    *_of(
+        PASSES + "recompute.py",
+        ("over = any(last.get(u) == made[v]", "over = any(last.get(u) != made[v]"),
+        ("self.new.get(v, v)) for into, v in old.updates", "v) for into, v in old.updates"),
+        ('and v.dtype.kind not in "iu"', ""),
+        ("change[stop + 1] -= v.nbytes", "change[stop] -= v.nbytes"),
+        ("self.first.get(v, start) >= start", "self.first.get(v, start) > start"),
+    ),
+    *_of(
+        PASSES + "cuts.py",
+        ("self.room[i ^ 1] += flow", "self.room[i] += 0.0"),
+        ("levels.get(self.ends[edge]) == levels[here] + 1", "self.ends[edge] in levels"),
+    ),
+    *_of(
+        PASSES + "renewals.py",
+        (
+            "if len(large) != 1 or not source.op.entrywise",
+            "if not large or not source.op.entrywise",
+        ),
+        ("- {root[v] for v in graph.results}", ""),
+        ("effort(found) > WORTH * value.nbytes", "effort(found) > 1e9"),
+    ),
+    *_of(
+        PASSES + "scheduling.py",
+        ("root not in self.kept and", ""),
+        ("min(self.at[node], self._earliest(node))", "self._earliest(node)"),
+        ("return max(before) + 1e-6", "return min(before) + 1e-6"),
+        ("if root.inputs and root", "if root"),
+    ),
+    *_of(
+        PASSES + "rewrite.py",
+        (
+            "((new[old], new[v]) for old, v in graph.updates)",
+            "((new[old], new[old]) for old, v in graph.updates)",
+        ),
+        ("live.update(node.inputs)", "live.update(node.inputs[:2])"),
+    ),
+    *_of(
+        RUNTIME + "lifetimes.py",
+        ("stop[root] = i\n", "stop.setdefault(root, i)\n"),
+        ("or lives.stop[owner] != at or", "or"),
+        ("or owner.nbytes != node.nbytes:", ":"),
+        ("if owner in outside or", "if"),
+        ("        if owner in kept:\n            continue\n", ""),
+        ("all(places[v].root is root for v in shared) and", ""),
+        (
+            "if not places[v].contiguous or v.shape != node.shape or v.dtype != node.dtype:",
+            "if v.shape != node.shape or v.dtype != node.dtype:",
+        ),
+        ("or v.shape != node.shape or v.dtype != node.dtype:", "or v.dtype != node.dtype:"),
+        ("if position not in node.op.inplace and not node.op.entrywise:", "if False:"),
+        ("taken = {places[v].root for v in graph.results}", "taken = set()"),
+        ("if last > made[node] or (last", "if (last"),
+        ("v in made and stop[v] == made[node] and", "v in made and"),
+        ("not places[old].contiguous or not places[old].writeable", "not places[old].writeable"),
+        ("read = first if is_early else len(order)", "read = first"),
+        ("stop[root] = max(stop.get(root, -1), read)", "stop[root] = read"),
+        ("lives.stop[donors[0]] = last", "pass"),
+        ("lives.stop[owner] = at[stop].stop if stop in at else stop", "pass"),
+        ("lives.start[owner] = at[start].start if start in at else start", "pass"),
+        ("and not _by_rows(v, root, node, tiles, places)", "and False"),
+        ("aligned and rows and places[value].contiguous", "aligned and places[value].contiguous"),
+        (
+            "_open(lives, value, first if late else -1",
+            "_open(lives, value, first + 1 if late else -1",
+        ),
+        ("<= lives.stop[v] < i)", "<= i)"),
+        ("_open(lives, value, -1, end)", "_open(lives, value, -1, 0)"),
+        ("and tiles.inside.issuperset(sharing[owner])", ""),
+    ),
+    *_of(
+        RUNTIME + "arena.py",
+        ("return -(-nbytes // ALIGNMENT) * ALIGNMENT", "return nbytes // ALIGNMENT * ALIGNMENT"),
+        ("(starts[:i] <= stops[i])", "(starts[:i] < stops[i])"),
+        ("(stops[:i] >= starts[i])", "(stops[:i] > starts[i])"),
+        ("ends[i] = lows[i] + size", "ends[i] = lows[i] + size - ALIGNMENT"),
+        ("(lows[1:] - ends[:-1] >= wanted)", "(lows[1:] - ends[:-1] >= wanted - ALIGNMENT)"),
+        ("ends = np.maximum.accumulate(ends[order])", "ends = ends[order]"),
+        ("offsets[order] = lows", "offsets[:] = lows"),
+        ("return block[start : start + nbytes]", "return block[:nbytes]"),
+    ),
+    *_of(
+        RUNTIME + "layout.py",
+        ("if node.op is dense and not lies_dense(prototype, **node.attrs):", "if False:"),
+        (
+            "return prototype.reshape(node.shape, copy=False)",
+            "return prototype.reshape(node.shape)",
+        ),
+        ("key=lambda v: v not in leading)", "key=lambda v: v in leading)"),
+        ('if node.dtype.kind in "iub" and known', "if known"),
+        ("if v in fixed and is_work(v, places)", "if is_work(v, places)"),
+    ),
+    *_of(
+        RUNTIME + "tiles.py",
+        ("if last.get(v, stop) <= stop)", "if last.get(v, stop) <= stop + 1)"),
+        ("if j != i + 1 or j == first]", "if j != i + 1]"),
+        ("if length % n == 0), default=1)", "), default=1)"),
+        (
+            "return (*ahead, self.step, *shape[self.axis + 1 :])",
+            "return (*ahead, self.step, *shape[self.axis + 2 :])",
+        ),
+        (
+            "for n in self.shape(self.rows)[: self.axis + 1])",
+            "for n in self.rows[: self.axis + 1])",
+        ),
+        ("if b - a > 1:", "if b - a > 2:"),
+    ),
+    *_of(
+        RUNTIME + "loops.py",
+        ("if step and length > 1 else", "if step else"),
+        ("enumerate(value.shape, deepest - value.ndim)", "enumerate(value.shape)"),
+        ("LETTERS[axis] if axis <= self.tiles.axis", "LETTERS[0] if axis <= self.tiles.axis"),
+        (
+            '"" if self._held(value) else self._index(value, deepest)',
+            "self._index(value, deepest)",
+        ),
+    ),
+    *_of(
+        RUNTIME + "lowering.py",
+        (
+            "stacked and places[x].contiguous and places[node].contiguous",
+            "stacked and places[node].contiguous",
+        ),
+        (
+            "return Call(np.copyto, ((x, None),), (node, x.shape), {})",
+            "return Call(np.copyto, ((x, None),), (node, None), {})",
+        ),
+        (
+            "((x, (rows, x.shape[-1])), (y, None)), (node, (rows, node.shape[-1])), {}",
+            "((x, (rows, x.shape[-1])), (y, None)), (node, None), {}",
+        ),
+    ),
+)
