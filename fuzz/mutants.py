@@ -1,6 +1,7 @@
 """Mistakes that tests must notice: each is a text of one file, and what stands there instead.
 
-A guard is dropped, operands change places, a lifetime ends early, an offset is off by one.
+A guard is dropped, operands change places, a lifetime ends early, an offset is off by one. What
+only costs time, such as a worse choice of what to fuse, is not among them.
 """
 
 from typing import NamedTuple
@@ -10,7 +11,6 @@ PASSES, RUNTIME = "numtape/passes/", "numtape/runtime/"
 TESTS = {
     "broadcasts.py": ("test_passes",),
     "copies.py": ("test_passes",),
-    "cuts.py": ("test_recompute",),
     "dense_inputs.py": ("test_exact",),
     "folding.py": ("test_passes",),
     "fusion.py": ("test_fusion",),
@@ -156,7 +156,6 @@ MUTANTS = (
             "return all(_aligned(v, rows, deepest) for v, root in inputs if root in self.work)",
             "return True",
         ),
-        ("found.keep_connected(head)", "pass"),
     ),
     *_of(
         PASSES + "recompute.py",
@@ -167,18 +166,12 @@ MUTANTS = (
         ("self.first.get(v, start) >= start", "self.first.get(v, start) > start"),
     ),
     *_of(
-        PASSES + "cuts.py",
-        ("self.room[i ^ 1] += flow", "self.room[i] += 0.0"),
-        ("levels.get(self.ends[edge]) == levels[here] + 1", "self.ends[edge] in levels"),
-    ),
-    *_of(
         PASSES + "renewals.py",
         (
             "if len(large) != 1 or not source.op.entrywise",
             "if not large or not source.op.entrywise",
         ),
         ("- {root[v] for v in graph.results}", ""),
-        ("effort(found) > WORTH * value.nbytes", "effort(found) > 1e9"),
     ),
     *_of(
         PASSES + "scheduling.py",
@@ -263,7 +256,6 @@ MUTANTS = (
             "for n in self.shape(self.rows)[: self.axis + 1])",
             "for n in self.rows[: self.axis + 1])",
         ),
-        ("if b - a > 1:", "if b - a > 2:"),
     ),
     *_of(
         RUNTIME + "loops.py",

@@ -4,6 +4,7 @@ Such a call holds its arena by a lease, so that no other call overwrites what th
 reads. The arena goes back when the reverse tape has run, or when nobody can ask for it any more.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import or_
@@ -87,6 +88,8 @@ class _Call:
         leads = self._reverse.leads
         wanted = [not self.reached or bool(self.reached & bits) for bits in leads]
         found = [_plain(a) if w else None for a, w in zip(self._run(g), wanted, strict=True)]
+        if self.reached and self.reached != self._reverse.all_sources:
+            _warn_of_zeros([t.numpy() for t in found if t is not None])
         for gradient in found:
             if gradient is not None and grad_enabled():
                 gradient.record(_UNKNOWN, (g, *inputs), {})
@@ -158,6 +161,7 @@ class Reverse:
     def __init__(self, joint: Joint, read: Sequence[Tensor], early: int) -> None:
         self.early = early
         self.leads = _leads(joint)
+        self.all_sources = (1 << len(joint.sources)) - 1
         self._read = tuple(read)
         self._sources = joint.sources
         types = [joint.graph.outputs[i].type for i in joint.sources]
@@ -202,6 +206,19 @@ def _leads(joint: Joint) -> list[int]:
     for node in graph.nodes:
         found[node] = reduce(or_, (found.get(v, 0) for v in node.inputs), 0)
     return [found.get(v, 0) for v in graph.outputs[outputs:]]
+
+
+def _warn_of_zeros(gradients: Sequence[np.ndarray]) -> None:
+    """The reverse tape starts from 0 at results that backward() does not come from; an infinite
+    slope makes NaN of it, where eager mode would not have gone there."""
+    if any(not np.isfinite(g).all() for g in gradients):
+        warnings.warn(
+            f"at {user_line()}: this backward() comes from some of the results of a compiled call "
+            "and gives inf or NaN, which may come from the others, whose gradients are taken for "
+            "0; return those with detach(), or call backward() inside the compiled function",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def _plain(array: np.ndarray) -> Tensor:

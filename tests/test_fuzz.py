@@ -129,3 +129,29 @@ def test_a_number_that_no_narrow_integer_holds_is_refused(number):
         for run in (function, nt.compile(function)):
             with pytest.raises(DtypeError, match=f"{number} does not fit into uint8.*test_fuzz"):
                 run(x)
+
+
+def test_what_is_returned_twice_is_one_tensor():
+    """Its gradients add up in the order of eager mode only so."""
+    weight = parameter(0.1, 2.0)
+    function = lambda: (lambda y: (y, y, [y]))(weight * 2.0)
+    slopes = []
+    for run in (function, nt.compile(function, exact=True)):
+        weight.grad = None
+        a, b, (c,) = run()
+        assert a is b is c
+        ((a * 0.1).sum() + (b * 0.7).sum() + (c * 1e3).sum()).backward()
+        slopes.append(weight.grad.numpy())
+    assert np.array_equal(*slopes)
+
+
+def test_infinite_slopes_of_results_that_backward_does_not_come_from():
+    weight = parameter(0.0, 2.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        a, _ = nt.compile(lambda: (weight * 2.0, weight.log()))()
+        with pytest.warns(RuntimeWarning, match="some of the results of a compiled call"):
+            a.sum().backward()
+        weight.grad = None
+        a, _ = nt.compile(lambda: (weight * 2.0, weight.log().detach()))()
+        a.sum().backward()
+    assert weight.grad.tolist() == [2.0, 2.0]

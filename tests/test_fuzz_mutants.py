@@ -13,8 +13,8 @@ def test_a_mutant_has_its_place_and_is_a_program(mutant):
 
 
 def test_a_place_that_is_gone_is_an_error():
-    with pytest.raises(ValueError, match=r"cuts\.py has 0 times"):
-        applied("", next(m for m in MUTANTS if m.file.endswith("cuts.py")))
+    with pytest.raises(ValueError, match=r"arena\.py has 0 times"):
+        applied("", next(m for m in MUTANTS if m.file.endswith("arena.py")))
 
 
 def test_the_tests_of_mutants_exist():

@@ -268,7 +268,14 @@ class Trace(Recorder):
             outputs.append(tensor if isinstance(tensor, Tensor) else self.lift(tensor))
             return Output(len(outputs) - 1)
 
-        shape = rebuild(result, _is_output, place)
+        placed: dict[int, Output] = {}
+
+        def place_once(tensor: Any) -> Output:  # what is returned twice is one tensor outside
+            if id(tensor) not in placed:
+                placed[id(tensor)] = place(tensor)
+            return placed[id(tensor)]
+
+        shape = rebuild(result, _is_output, place_once)
         gradients = tuple(self._left_gradient(t, g, place) for t, g in self._gradients.values())
         targets = tuple(self._outside(t) for t, _ in self._assigned.values())
         updates = [
