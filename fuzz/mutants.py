@@ -14,7 +14,7 @@ TESTS = {
     "dense_inputs.py": ("test_exact",),
     "folding.py": ("test_passes",),
     "fusion.py": ("test_fusion",),
-    "identities.py": ("test_passes", "test_exact"),
+    "identities.py": ("test_passes",),
     "old_values.py": ("test_passes", "test_runtime"),
     "products.py": ("test_passes",),
     "recompute.py": ("test_recompute",),

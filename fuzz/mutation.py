@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,23 +33,32 @@ def applied(text: str, mutant: Mutant) -> str:
     return text.replace(mutant.text, mutant.instead)
 
 
-def caught(mutant: Mutant, copy: Path) -> bool:
-    """Whether a test fails in a copy of the repository with this mistake."""
+def _random_few(mutant: Mutant) -> list[str]:
+    return _random(0, FEW)
+
+
+def _files(mutant: Mutant) -> list[str]:
+    files = (f"tests/{name}.py" for name in TESTS[Path(mutant.file).name])
+    return ["pytest", "-x", "-p", "no:cacheprovider", *files]
+
+
+def _random_many(mutant: Mutant) -> list[str]:
+    return _random(FEW, MANY)
+
+
+# The quickest first: most mistakes are found within a few random programs.
+STAGES = {"a few random programs": _random_few, "tests": _files, "random programs": _random_many}
+
+
+def caught(mutant: Mutant, command: list[str], copy: Path) -> bool:
+    """Whether a command fails in a copy of the repository with this mistake."""
     path = copy / mutant.file
     right = path.read_text()
     path.write_text(applied(right, mutant))
     try:
-        return any(_fails(command, copy) for command in _commands(mutant))
+        return _fails(command, copy)
     finally:
         path.write_text(right)
-
-
-def _commands(mutant: Mutant) -> Iterator[list[str]]:
-    """The quickest first: most mistakes are found within a few random programs."""
-    yield _random(0, FEW)
-    files = (f"tests/{name}.py" for name in TESTS[Path(mutant.file).name])
-    yield ["pytest", "-x", "-p", "no:cacheprovider", *files]
-    yield _random(FEW, MANY)
 
 
 def _random(first: int, end: int) -> list[str]:
@@ -68,36 +76,37 @@ def _fails(command: list[str], copy: Path) -> bool:
 
 def run(mutants: list[Mutant], path: Path) -> float:
     """The share that is caught; the figures go to `path`."""
-    results = []
+    by: dict[Mutant, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         for name in COPIED:
             source = ROOT / name
             (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / name)
-        for mutant in tqdm(mutants):
-            results.append({**mutant._asdict(), "caught": caught(mutant, copy)})
-            if not results[-1]["caught"]:
-                tqdm.write(f"missed: {mutant.file}: {mutant.text!r} -> {mutant.instead!r}")
-            _save(results, path)
-    _show(results)
-    return sum(r["caught"] for r in results) / len(results)
+        for stage, command in STAGES.items():
+            for mutant in tqdm([m for m in mutants if m not in by], desc=stage):
+                if caught(mutant, command(mutant), copy):
+                    by[mutant] = stage
+                    _save(mutants, by, path)
+    _show(mutants, by)
+    return len(by) / len(mutants)
 
 
-def _save(results: list[dict], path: Path) -> None:
+def _save(mutants: list[Mutant], by: dict[Mutant, str], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     date = datetime.now(UTC).isoformat(timespec="minutes")
-    count = sum(r["caught"] for r in results)
-    figures = {"date": date, "mutants": len(results), "caught": count, "results": results}
+    results = [{**m._asdict(), "caught by": by.get(m)} for m in mutants]
+    figures = {"date": date, "mutants": len(mutants), "caught": len(by), "results": results}
     path.write_text(json.dumps(figures, indent=1))
 
 
-def _show(results: list[dict]) -> None:
-    total = Counter(r["file"] for r in results)
-    found = Counter(r["file"] for r in results if r["caught"])
-    for file in (*total, None):
-        name = file or "all"
-        n, k = (total[file], found[file]) if file else (total.total(), found.total())
-        print(f"{name:36} {k:3} of {n:3} caught")
+def _show(mutants: list[Mutant], by: dict[Mutant, str]) -> None:
+    total, found = Counter(m.file for m in mutants), Counter(m.file for m in by)
+    for m in mutants:
+        if m not in by:
+            print(f"missed: {m.file}: {m.text!r} -> {m.instead!r}")
+    for file, count in total.items():
+        print(f"{file:36} {found[file]:3} of {count:3} caught")
+    print(f"{'all':36} {len(by):3} of {len(mutants):3} caught")
 
 
 def main() -> None:
