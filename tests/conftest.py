@@ -1,12 +1,17 @@
-"""Small inputs of training runs."""
+"""Small inputs of training runs, and how Hypothesis runs."""
 
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from numtape.training import tasks
 
 PAIRS = [("ab" * (1 + i % 3) + "c", "xy" * (1 + i % 3)) for i in range(24)]
+
+# How long an example takes says more about what else the machine does.
+settings.register_profile("numtape", deadline=None)
+settings.load_profile("numtape")
 
 
 @pytest.fixture
