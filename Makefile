@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BENCH := $(VENV)-bench
 
-.PHONY: demo test test-torch lint fuzz mutants bench clean
+.PHONY: demo test test-torch lint fuzz mutants kill hostile bench clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/numtape train
@@ -30,6 +30,14 @@ fuzz: $(VENV)/dev.stamp
 # Mistakes put into passes and planning one by one: 95 of 100 must make a test fail.
 mutants: $(VENV)/dev.stamp
 	$(BIN)/python -m fuzz.mutation
+
+# 200 kills of a training process, half of them inside a save: about 10 minutes.
+kill: $(VENV)/dev.stamp
+	$(BIN)/python tests/kills.py 200
+
+# 2,000 mutations of each kind of file that is read: about 10 minutes.
+hostile: $(VENV)/dev.stamp
+	$(BIN)/python tests/hostile.py 2000
 
 # Every peer, in an environment of its own: about 25 minutes on one core of a quiet machine.
 bench: $(BENCH)/bench.stamp

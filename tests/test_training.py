@@ -180,8 +180,60 @@ def test_a_checkpoint_without_its_arrays_is_refused(text: str, tmp_path: Path) -
     checkpoint.save(tmp_path, {"model.x": np.zeros(3)}, meta)
     with pytest.raises(CheckpointError, match="does not hold a model"):
         load_model(tmp_path)
-    with pytest.raises(CheckpointError, match="not of this model"):
+    with pytest.raises(CheckpointError, match="does not hold a model"):
         resume_run(tmp_path, {}, silent)
+
+
+@pytest.mark.parametrize("name", ["random", "losses", "validation", "optimizer.step"])
+def test_a_checkpoint_with_other_arrays_is_refused(text: str, tmp_path: Path, name: str) -> None:
+    save_run(tmp_path, trained(text_options(text), 1))
+    arrays, meta = checkpoint.load(tmp_path)
+    for state in (arrays | {name: np.zeros((5, 5, 5))}, arrays | {name: np.zeros(7, np.uint8)}):
+        checkpoint.save(tmp_path, state, meta)
+        with pytest.raises(CheckpointError, match="not of this model"):
+            resume_run(tmp_path, {}, silent)
+
+
+def test_a_run_goes_on_with_its_own_data_only(text: str, tmp_path: Path) -> None:
+    save_run(tmp_path / "run", trained(text_options(text), 1))
+    Path(text).write_text("something else, and long enough\n" * 40)
+    with pytest.raises(DataError, match=r"text.txt is not what the run .* was trained on"):
+        resume_run(tmp_path / "run", {}, silent)
+    other = tmp_path / "other.txt"
+    other.write_text("to be or not to be\n" * 40)
+    given = {"task": "text", "files": (str(other),)}
+    assert resume_run(tmp_path / "run", given, silent).steps == 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({"d_model": "8"}, {"betas": [0.9]}, {"lr": float("nan")}, {"steps": 10**30}),
+        *({"files": "text"}, {"schedule": "none"}, {"threads": 10**9}, {"batch": 10**9}),
+        *({"pre_norm": 1}, {"seed": -1}, {"out": 3}, {"wings": 2}),
+    ],
+)
+def test_options_that_no_run_has_are_refused(settings: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings)).replace("_", ".")):
+        Options.from_dict({**PRESETS["text"].to_dict(), **settings})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({"d_model": 10**9, "heads": 1}, {"vocab": 10**12}, {"context": 10**9}),
+        *({"layers": 10**9}, {"experts": 10**9}, {"d_ff": 10**9}, {"d_model": 8.0}),
+    ],
+)
+def test_no_model_is_built_that_the_arrays_do_not_make(
+    text: str, tmp_path: Path, settings: dict
+) -> None:
+    save_run(tmp_path, trained(text_options(text), 1))
+    arrays, meta = checkpoint.load(tmp_path)
+    checkpoint.save(tmp_path, arrays, {**meta, "config": {**meta["config"], **settings}})
+    for load in (load_model, lambda folder: resume_run(folder, {}, silent)):
+        with pytest.raises(CheckpointError, match="does not hold a model"):
+            load(tmp_path)
 
 
 def test_the_average_is_what_is_loaded(text: str, tmp_path: Path) -> None:

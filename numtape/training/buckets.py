@@ -110,7 +110,7 @@ def choose_shapes(source: Lengths, target: Lengths, most: int) -> list[tuple[int
     cost = np.where(nested, (within[None] - within[:, None]) * corners.sum(1)[None], np.inf)
     best = within * corners.sum(1).astype(np.float64)
     previous = []
-    for _ in range(most - 1):
+    for _ in range(min(most, len(corners)) - 1):
         candidates = best[:, None] + cost
         previous.append(candidates.argmin(0))
         best = candidates.min(0)

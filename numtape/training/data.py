@@ -5,6 +5,7 @@ bit. Batches are int32 NumPy arrays; ids 0, 1 and 2 are padding, begin and end (
 """
 
 import gzip
+import hashlib
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
@@ -21,6 +22,9 @@ from numtape.training.errors import DataError
 from numtape.training.randomness import Stream, generator
 from numtape.training.tokens import BOS, EOS, SPECIALS, Ids
 
+# Text shrinks to a fifth, a stuck key to a hundredth; a bomb to a thousandth.
+MOST_GROWTH, FREE_GROWTH, PART = 100, 2**24, 2**20
+
 FilePath = str | PathLike[str]
 TextBatch = tuple[Ids, Ids]
 Batch = TypeVar("Batch")
@@ -29,20 +33,31 @@ Batch = TypeVar("Batch")
 def read_text(path: FilePath) -> str:
     """The text of a UTF-8 file, plain or .gz, with a byte order mark removed and \\n line ends.
 
-    Raises DataError where the file is missing, unreadable, empty or not UTF-8.
+    Raises DataError where the file is missing, unreadable, empty or not UTF-8, and for a .gz that
+    grows to more than MOST_GROWTH times its bytes and FREE_GROWTH.
     """
-    raw = _read_bytes(Path(path))
+    raw = _read_bytes(Path(path)).replace(b"\r\n", b"\n")
     try:
-        text = raw.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path} is not UTF-8: byte 0x{raw[error.start]:02x} at offset {error.start}, line "
-            f"{line}; convert the file, for example with: iconv -f LATIN1 -t UTF-8"
-        ) from None
-    if not text.strip():
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise _not_utf8(Path(path)) from None
+    if not text or text.isspace():
         raise DataError(f"{path} is empty ({len(raw)} bytes, no text); give a file with text")
     return text
+
+
+def _not_utf8(path: Path) -> DataError:
+    """The first fault by its place in the file, whose bytes are not kept for this."""
+    raw, start = _read_bytes(path), 0
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        start = error.start
+    line = raw.count(b"\n", 0, start) + 1
+    return DataError(
+        f"{path} is not UTF-8: byte 0x{raw[start]:02x} at offset {start}, line {line}; convert "
+        "the file, for example with: iconv -f LATIN1 -t UTF-8"
+    )
 
 
 def read_lines(path: FilePath) -> list[str]:
@@ -64,16 +79,42 @@ def read_parallel(source: FilePath, target: FilePath) -> tuple[list[str], list[s
     return sources, targets
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes | bytearray:
     try:
-        raw = path.read_bytes()
-        return gzip.decompress(raw) if path.suffix == ".gz" else raw
+        return _unzipped(path) if path.suffix == ".gz" else path.read_bytes()
     except FileNotFoundError:
         raise DataError(
             f"{path} does not exist (looked in {Path.cwd()}); check the path"
         ) from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path} is not a whole gzip file: {error}; fetch it again") from error
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read: {error.strerror}; give a readable file"
+        ) from error
+
+
+def _unzipped(path: Path) -> bytearray:
+    most = max(FREE_GROWTH, MOST_GROWTH * path.stat().st_size)
+    text = bytearray()
+    with gzip.open(path) as file:
+        while part := file.read(PART):
+            text += part
+            if len(text) > most:
+                raise DataError(
+                    f"{path} has {path.stat().st_size} bytes and grows to more than {most}, as no "
+                    "text does; unpack it with gunzip if it is to be trusted"
+                )
+    return text
+
+
+def fingerprint(path: FilePath) -> str | None:
+    """The sha256 of a plain file, None for what is none; raises DataError if it is unreadable."""
+    try:
+        if not Path(path).is_file():
+            return None
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(
             f"{path} cannot be read: {error.strerror}; give a readable file"

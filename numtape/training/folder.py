@@ -4,13 +4,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from numtape import __version__
 from numtape.training import checkpoint
 from numtape.training.errors import CheckpointError, DataError
 from numtape.training.options import MODEL, Options, changed
-from numtape.training.tasks import Model, Say, Tokenizer, build_model, build_task
+from numtape.training.room import require_room
+from numtape.training.stored import Arrays, require_types, short
+from numtape.training.tasks import (
+    Model,
+    Say,
+    Stored,
+    Tokenizer,
+    build_model,
+    build_task,
+    fingerprints,
+)
 from numtape.training.tokens import tokenizer_from_dict
 from numtape.training.trainer import Trainer, section
+from numtape.transformer import GPTConfig, TransformerConfig
 
 FOLDERS = Path("runs")
 
@@ -38,11 +51,12 @@ def new_folder(options: Options) -> Path:
 def save_run(folder: Path, trainer: Trainer) -> None:
     """Replace the checkpoint; raises CheckpointError, and then the one before is intact."""
     meta = {
-        "numtape": __version__,
+        "made by": _versions(),
         "options": _absolute(trainer.options).to_dict(),
         "config": trainer.task.model.config.to_dict(),
         "tokenizers": [t.to_dict() for t in trainer.task.tokenizers],
         "step": trainer.steps,
+        "data": list(trainer.task.data),
     }
     checkpoint.save(folder, trainer.state(), meta)
 
@@ -54,14 +68,16 @@ def resume_run(folder: Path, given: dict[str, Any], say: Say) -> Trainer:
     `build_task` do.
     """
     arrays, meta = checkpoint.load(folder)
-    stored, steps = _options(folder, meta), _part(folder, meta, "step", int)
-    options = replace(changed(stored, given, frozen=MODEL), out=str(folder))
+    saved, steps = _options(folder, meta), _part(folder, meta, "step", int)
+    options = replace(changed(saved, given, frozen=MODEL), out=str(folder))
     if steps >= options.steps:
         raise DataError(
             f"the run in {folder} is at step {steps} of {options.steps}; give more --steps"
         )
-    task = build_task(options, say, _part(folder, meta, "tokenizers", list))
-    trainer = Trainer(task, options)
+    if _part(folder, meta, "made by", dict) != _versions():
+        say(f"It was made by {meta['made by']}, this is {_versions()}: the last bits may differ.")
+    _check_data(folder, meta, saved, options)
+    trainer = Trainer(build_task(options, say, _stored(folder, saved, meta, arrays)), options)
     trainer.load(arrays, steps)
     return trainer
 
@@ -73,16 +89,60 @@ def load_model(folder: Path) -> tuple[Model, tuple[Tokenizer, ...], Options]:
     """
     arrays, meta = checkpoint.load(folder)
     options = _options(folder, meta)
-    config = _part(folder, meta, "config", dict)
     state = {**section(arrays, "model"), **section(arrays, "average")}
     state.pop("count", None)
+    tokenizers, config = _stored(folder, options, meta, arrays)
     try:
         model = build_model(options.task, config, options.dtype)
         model.load_state_dict(state)
-        tokenizers = tuple(map(tokenizer_from_dict, _part(folder, meta, "tokenizers", list)))
     except ValueError as error:
-        raise CheckpointError(f"{folder} does not hold a model: {error}") from error
+        raise CheckpointError(f"{folder} does not hold a model: {short(error)}") from error
     return model.eval(), tokenizers, options
+
+
+def _versions() -> dict[str, str]:
+    return {"numtape": __version__, "numpy": np.__version__}
+
+
+def _check_data(folder: Path, meta: dict[str, Any], saved: Options, options: Options) -> None:
+    """Files that a checkpoint names are read only if they are the ones that it was trained on."""
+    if (options.files, options.valid) != (saved.files, saved.valid):
+        return
+    for path, wanted, found in zip(
+        (*options.files, *options.valid),
+        _part(folder, meta, "data", list),
+        fingerprints(options),
+        strict=False,
+    ):
+        if found is None or found != wanted:
+            raise DataError(
+                f"{path} is not what the run in {folder} was trained on: it is missing, no plain "
+                "file, or changed; give the data again with --text or --pairs to go on with it"
+            )
+
+
+def _stored(folder: Path, options: Options, meta: dict[str, Any], arrays: Arrays) -> Stored:
+    """The tokenizers and settings of a checkpoint that fit each other and its arrays."""
+    config = _part(folder, meta, "config", dict)
+    kind = GPTConfig if options.task == "text" else TransformerConfig
+    try:
+        require_types(kind, config)
+        parsed = kind.from_dict(config)
+        require_room(parsed, section(arrays, "model"))
+        tokenizers = tuple(map(tokenizer_from_dict, _part(folder, meta, "tokenizers", list)))
+        sizes = _vocabularies(parsed)
+        found = [t.vocab_size for t in tokenizers]
+        if found != sizes and (found * 2 != sizes or options.tie_embeddings != "all"):
+            raise DataError(f"its vocabularies have {found} tokens and its model takes {sizes}")
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder} does not hold a model: {short(error)}") from error
+    return Stored(tokenizers, config)
+
+
+def _vocabularies(config: GPTConfig | TransformerConfig) -> list[int]:
+    if isinstance(config, GPTConfig):
+        return [config.vocab]
+    return [config.src_vocab, config.tgt_vocab]
 
 
 def _absolute(options: Options) -> Options:
@@ -99,11 +159,13 @@ def _options(folder: Path, meta: dict[str, Any]) -> Options:
     try:
         return Options.from_dict(stored)
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder} was not written by numtape train: {error}") from error
+        raise CheckpointError(
+            f"{folder} was not written by numtape train: {short(error)}; give a run's folder"
+        ) from error
 
 
 def _part(folder: Path, meta: dict[str, Any], name: str, kind: type) -> Any:
-    if not isinstance(meta.get(name), kind):
+    if type(meta.get(name)) is not kind:
         raise CheckpointError(
             f"{folder} was not written by numtape train: it has no {name}; give a run's folder"
         )

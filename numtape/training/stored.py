@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import numpy as np
 
 HEADER_LIMIT = 16 * 2**20
-MOST_DIMENSIONS = 32
+MOST_DIMENSIONS, LONGEST_TEXT, LONGEST_MESSAGE = 32, 4096, 1000
 DTYPES = {
     "BOOL": np.dtype(bool),
     **{f"U{8 * n}": np.dtype(f"<u{n}") for n in (1, 2, 4, 8)},
@@ -56,15 +56,15 @@ def unpack(data: bytearray) -> Arrays:
     if not isinstance(header, dict):
         raise ValueError("its header is no object")
     entries = {name: _Entry(name, e) for name, e in header.items() if name != "__metadata__"}
-    arrays, place = {}, 0
-    for name, entry in sorted(entries.items(), key=lambda item: item[1].span):
+    found = sorted(entries.values(), key=lambda entry: entry.span)
+    place = 0
+    for entry in found:
         if entry.span[0] != place:
-            raise ValueError(f"{name} begins at byte {entry.span[0]} and not at {place}")
+            raise ValueError(f"{entry.name} begins at byte {entry.span[0]} and not at {place}")
         place = entry.span[1]
-        arrays[name] = entry.array(data, 8 + size)
     if 8 + size + place != len(data):
-        raise ValueError(f"its arrays take {8 + size + place} of its {len(data)} bytes")
-    return arrays
+        raise ValueError(f"its arrays end at byte {8 + size + place} of {len(data)}")
+    return {entry.name: entry.array(data, 8 + size) for entry in found}
 
 
 class _Entry:
@@ -101,6 +101,12 @@ def _sizes(values: Any, most: int) -> bool:
     )
 
 
+def short(error: Exception) -> str:
+    """What an error says, without the length that a file can give it."""
+    text = str(error)
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]} ..."
+
+
 def require_types(kind: type, values: Mapping[str, Any]) -> None:
     """ValueError that names the first value which is not of the type that its field has."""
     hints = get_type_hints(kind)
@@ -112,7 +118,8 @@ def require_types(kind: type, values: Mapping[str, Any]) -> None:
 def fits(value: Any, hint: Any) -> bool:
     """Whether a value is of an annotated type: a plain one, a union, or a tuple of them.
 
-    Numbers must be those that a machine has: no NaN, no infinity, no integer beyond 64 bits.
+    Numbers must be those that a machine has: no NaN, no infinity, no integer beyond 64 bits. Text
+    is no longer than a path can be.
     """
     kinds = get_args(hint)
     if get_origin(hint) is tuple:
@@ -122,6 +129,8 @@ def fits(value: Any, hint: Any) -> bool:
         return len(value) == len(each) and all(map(fits, value, each))
     if kinds:
         return any(fits(value, kind) for kind in kinds)
+    if type(value) is str and len(value) > LONGEST_TEXT:
+        return False
     if type(value) is int and not -(2**63) <= value < 2**64:
         return False
     if hint is float:

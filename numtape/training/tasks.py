@@ -5,14 +5,14 @@ The loop sees only the `Task`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from numtape.nn import CrossEntropyLoss
 from numtape.tracer import random
-from numtape.training.data import PairData, TextData, read_parallel, read_text
+from numtape.training.data import PairData, TextData, fingerprint, read_parallel, read_text
 from numtape.training.dates import SOURCE_CHARACTERS, TARGET_CHARACTERS, date_pairs
 from numtape.training.errors import DataError
 from numtape.training.options import Options
@@ -22,7 +22,6 @@ from numtape.training.tokens import (
     CharTokenizer,
     Ids,
     encode_lines,
-    tokenizer_from_dict,
 )
 from numtape.transformer import GPT, GPTConfig, Transformer, TransformerConfig
 
@@ -41,7 +40,8 @@ class Task:
     """A model with its data. `tokenizers`: one, or one for the source and one for the target.
 
     `loss` takes a batch to a scalar tensor; `tokens` counts those of a batch that are not padding.
-    `held_out`: pairs of texts that are not trained on, none for a GPT.
+    `held_out`: pairs of texts that are not trained on, none for a GPT. `data`: the fingerprints of
+    the files that were read.
     """
 
     model: Model
@@ -51,6 +51,7 @@ class Task:
     loss: Callable[..., Any]
     held_out: tuple[list[str], list[str]]
     summary: str
+    data: tuple[str | None, ...] = ()
 
     def tokens(self, batch: Arrays) -> int:
         if isinstance(self.model, GPT):
@@ -58,16 +59,27 @@ class Task:
         return sum(int(np.count_nonzero(part != PAD)) for part in batch)
 
 
-def build_task(options: Options, say: Say, stored: Sequence[dict[str, Any]] = ()) -> Task:
+class Stored(NamedTuple):
+    """What a checkpoint says of a task: the tokenizers and settings of its model."""
+
+    tokenizers: tuple[Tokenizer, ...]
+    config: dict[str, Any]
+
+
+def build_task(options: Options, say: Say, stored: Stored | None = None) -> Task:
     """The task that the options describe, with a newly initialised model.
 
-    `stored`: the dictionaries of a checkpoint's tokenizers, instead of new ones. Raises DataError
-    where the data cannot be trained on, or the options do not fit together.
+    `stored`: those of a checkpoint, instead of new ones. Raises DataError where the data cannot be
+    trained on, or the options do not fit together.
     """
     random.seed(options.seed)
-    tokenizers = tuple(tokenizer_from_dict(d) for d in stored)
     builder = {"dates": _dates, "pairs": _pairs, "text": _text}[options.task]
-    return builder(options, say, tokenizers)
+    return replace(builder(options, say, stored), data=fingerprints(options))
+
+
+def fingerprints(options: Options) -> tuple[str | None, ...]:
+    """Those of the files that are read; raises DataError for an unreadable one."""
+    return tuple(map(fingerprint, (*options.files, *options.valid)))
 
 
 def build_model(task: str, config: dict[str, Any], dtype: str) -> Model:
@@ -100,18 +112,20 @@ def make_loss(model: Model, label_smoothing: float = 0.0) -> Callable[..., Any]:
 # ---- dates and pairs ----------------------------------------------------------------------
 
 
-def _dates(options: Options, say: Say, stored: tuple[Tokenizer, ...]) -> Task:
+def _dates(options: Options, say: Say, stored: Stored | None) -> Task:
     say(f"Making {TRAINING_DATES:,} dates ...")
     train, held_out = date_pairs(TRAINING_DATES, HELD_OUT_DATES, options.seed)
     characters = (CharTokenizer(SOURCE_CHARACTERS), CharTokenizer(TARGET_CHARACTERS))
-    return _translation(options, stored or characters, _sides(train), _sides(held_out))
+    if stored is None:
+        stored = Stored(characters, _transformer_config(options, characters))
+    return _translation(options, stored, _sides(train), _sides(held_out))
 
 
 def _sides(pairs: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
     return [one for one, _ in pairs], [other for _, other in pairs]
 
 
-def _pairs(options: Options, say: Say, stored: tuple[Tokenizer, ...]) -> Task:
+def _pairs(options: Options, say: Say, stored: Stored | None) -> Task:
     say(f"Reading {' and '.join(options.files)} ...")
     sides = read_parallel(options.files[0], options.files[1])
     if options.valid:
@@ -119,9 +133,11 @@ def _pairs(options: Options, say: Say, stored: tuple[Tokenizer, ...]) -> Task:
         held_out = read_parallel(options.valid[0], options.valid[1])
     else:
         train, held_out = _split(*sides)
-    tokenizers = stored or _vocabularies(options, say, train)
+    if stored is None:
+        tokenizers = _vocabularies(options, say, train)
+        stored = Stored(tokenizers, _transformer_config(options, tokenizers))
     say(f"Encoding {len(train[0]):,} pairs ...")
-    return _translation(options, tokenizers, train, held_out)
+    return _translation(options, stored, train, held_out)
 
 
 def _split(sources: list[str], targets: list[str]) -> tuple[Any, Any]:
@@ -144,9 +160,9 @@ def _vocabularies(
     return tuple(BPETokenizer.train(group, options.vocab) for group in groups)
 
 
-def _translation(
-    options: Options, tokenizers: tuple[Tokenizer, ...], train: Any, held: Any
-) -> Task:
+def _translation(options: Options, stored: Stored, train: Any, held: Any) -> Task:
+    tokenizers = stored.tokenizers
+
     def data(part: str, sides: Any) -> PairData:
         sources = encode_lines(tokenizers[0], sides[0], f"{part} source")
         targets = encode_lines(tokenizers[-1], sides[1], f"{part} target")
@@ -160,7 +176,7 @@ def _translation(
         )
 
     training, validation = data("training", train), data("validation", held)
-    model = build_model(options.task, _transformer_config(options, tokenizers), options.dtype)
+    model = build_model(options.task, stored.config, options.dtype)
     return Task(
         model,
         tokenizers,
@@ -199,20 +215,31 @@ def _block(options: Options) -> dict[str, Any]:
 # ---- text ---------------------------------------------------------------------------------
 
 
-def _text(options: Options, say: Say, stored: tuple[Tokenizer, ...]) -> Task:
+def _text(options: Options, say: Say, stored: Stored | None) -> Task:
     say(f"Reading {options.files[0]} ...")
     text = read_text(options.files[0])
-    tokenizers = stored or (_text_tokenizer(options, say, text),)
-    data = TextData(tokenizers[0].encode(text), options.context, options.batch, options.seed)
-    config = {"vocab": tokenizers[0].vocab_size, "context": options.context, **_block(options)}
-    model = build_model("text", {**config, "layers": options.layers}, options.dtype)
+    if stored is None:
+        new = _text_tokenizer(options, say, text)
+        stored = Stored((new,), _gpt_config(options, new))
+    tokenizer = stored.tokenizers[0]
+    data = TextData(tokenizer.encode(text), options.context, options.batch, options.seed)
+    model = build_model("text", stored.config, options.dtype)
     summary = (
-        f"{len(text):,} characters, {tokenizers[0].vocab_size:,} different tokens, "
+        f"{len(text):,} characters, {tokenizer.vocab_size:,} different tokens, "
         f"{len(data.train):,} to train on and {len(data.validation):,} held out"
     )
     validation = data.validation_batches(most=VALIDATION_BATCHES)
     loss = make_loss(model, options.label_smoothing)
-    return Task(model, tokenizers, data.batch, validation, loss, ([], []), summary)
+    return Task(model, stored.tokenizers, data.batch, validation, loss, ([], []), summary)
+
+
+def _gpt_config(options: Options, tokenizer: Tokenizer) -> dict[str, Any]:
+    return {
+        "vocab": tokenizer.vocab_size,
+        "context": options.context,
+        "layers": options.layers,
+        **_block(options),
+    }
 
 
 def _text_tokenizer(options: Options, say: Say, text: str) -> Tokenizer:

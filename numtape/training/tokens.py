@@ -114,9 +114,7 @@ class BPETokenizer:
                 f"a BPE vocabulary of {vocab_size} cannot hold {BYTES} bytes and "
                 f"{len(SPECIALS)} special tokens; ask for at least {BYTES + len(SPECIALS)}"
             )
-        model = tokenizers.Tokenizer(tokenizers.models.BPE())
-        model.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-        model.decoder = tokenizers.decoders.ByteLevel()
+        model = _byte_level(tokenizers.models.BPE())
         trainer = tokenizers.trainers.BpeTrainer(
             vocab_size=vocab_size,
             special_tokens=list(SPECIALS),
@@ -145,21 +143,66 @@ class BPETokenizer:
     def from_dict(cls, description: dict[str, Any]) -> "BPETokenizer":
         """The inverse of `to_dict`; raises DataError for anything else, ImportError."""
         _require_library()
+        vocab, merges = _checked_pairs(description.get("model"))
         try:
-            model = tokenizers.Tokenizer.from_str(json.dumps(description.get("model")))
+            tokenizer = cls(_byte_level(tokenizers.models.BPE(vocab, merges)))
+        except DataError:
+            raise
         except Exception as error:  # the library raises nothing narrower
             raise DataError(f"this is not a BPE tokenizer: {error}") from error
-        return cls(model)
+        # The library reads much that we never write: padding to any length, patterns, programs.
+        if not _agree(tokenizer.to_dict(), description):
+            raise DataError("this is not a BPE tokenizer that numtape wrote; train one")
+        return tokenizer
 
 
-def tokenizer_from_dict(description: dict[str, Any]) -> CharTokenizer | BPETokenizer:
+def _byte_level(pairs: "tokenizers.models.BPE") -> "tokenizers.Tokenizer":
+    model = tokenizers.Tokenizer(pairs)
+    model.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    model.decoder = tokenizers.decoders.ByteLevel()
+    known = [token for token in SPECIALS if model.token_to_id(token) is not None]
+    model.add_special_tokens(known)
+    return model
+
+
+def _agree(one: Any, other: Any) -> bool:
+    """Whether two descriptions are equal where both say something: versions add settings."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return all(_agree(one[name], other[name]) for name in one.keys() & other.keys())
+    return bool(one == other)
+
+
+def _checked_pairs(model: Any) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Vocabulary and merges of a stored model; DataError unless the ids are 0, 1, 2 and so on."""
+    pairs = model.get("model") if isinstance(model, dict) else None
+    vocab: Any = pairs.get("vocab") if isinstance(pairs, dict) else None
+    merges: Any = pairs.get("merges") if isinstance(pairs, dict) else None
+    sound = (
+        isinstance(vocab, dict)
+        and isinstance(merges, list)
+        and all(type(i) is int for i in vocab.values())
+        and sorted(vocab.values()) == list(range(len(vocab)))
+        and all(isinstance(m, list) and len(m) == 2 for m in merges)
+        and all(isinstance(part, str) and part in vocab for m in merges for part in m)
+        and all(one + other in vocab for one, other in merges)
+    )
+    if not sound:
+        raise DataError("a BPE tokenizer needs a vocabulary of ids from 0 on, and merges of pairs")
+    return vocab, [(one, other) for one, other in merges]
+
+
+def tokenizer_from_dict(description: Any) -> CharTokenizer | BPETokenizer:
     """The tokenizer whose `to_dict` gave `description`; raises DataError for anything else."""
+    if not isinstance(description, dict):
+        raise DataError(f"a tokenizer is stored as an object, not as {type(description).__name__}")
     kind = description.get("kind")
     if kind == "char":
         return CharTokenizer.from_dict(description)
     if kind == "bpe":
         return BPETokenizer.from_dict(description)
-    raise DataError(f"the tokenizer is of kind {kind!r}; this version knows 'char' and 'bpe'")
+    raise DataError(
+        f"the tokenizer is of kind {str(kind)[:40]!r}; this version knows 'char' and 'bpe'"
+    )
 
 
 def encode_lines(tokenizer: Tokenizer, lines: Iterable[str], origin: str) -> list[Ids]:

@@ -15,6 +15,7 @@ from numtape.tracer import random
 from numtape.tracer.recorder import no_grad
 from numtape.training.errors import CheckpointError, TrainingError
 from numtape.training.options import Options
+from numtape.training.stored import short
 from numtape.training.tasks import Model, Task
 
 Arrays = dict[str, np.ndarray]
@@ -98,12 +99,15 @@ class Trainer:
             self.task.model.load_state_dict(section(arrays, "model"))
             self.optimizer.load_state_dict(section(arrays, "optimizer"))
             random.default.state.assign(arrays["random"])
-            self.losses = arrays["losses"].tolist()
-            self.validation = [(int(at), float(loss)) for at, loss in arrays["validation"]]
-        except (KeyError, ValueError, TypeError) as error:
-            raise CheckpointError(f"the checkpoint is not of this model: {error}") from error
+            self.losses = _sequence(arrays["losses"], (steps,)).tolist()
+            validation = _sequence(arrays["validation"], (len(arrays["validation"]), 2))
+            self.validation = [(int(at), float(loss)) for at, loss in validation]
+            self.average.load(section(arrays, "average"), steps)
+        except (KeyError, ValueError, TypeError, OverflowError) as error:
+            raise CheckpointError(
+                f"the checkpoint is not of this model: {short(error)}; give another run's folder"
+            ) from error
         self.steps = steps
-        self.average.load(section(arrays, "average"), steps)
 
 
 class Average:
@@ -128,8 +132,17 @@ class Average:
     def load(self, state: Arrays, steps: int) -> None:
         # A run that was made longer may not have come to its last part yet.
         if state and steps > self.start:
-            self.count = int(state["count"])
-            self.mean = {name: array for name, array in state.items() if name != "count"}
+            count = int(state.pop("count"))
+            wanted = {n: (t.shape, t.dtype) for n, t in self.model.state_tensors().items()}
+            if count < 1 or wanted != {n: (a.shape, a.dtype) for n, a in state.items()}:
+                raise ValueError("its average is of other parameters")
+            self.count, self.mean = count, state
+
+
+def _sequence(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if array.shape != shape or array.dtype != np.float64:
+        raise ValueError(f"its losses are {array.dtype}{array.shape}, not float64{shape}")
+    return array
 
 
 def section(arrays: Arrays, name: str) -> Arrays:
