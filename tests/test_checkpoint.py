@@ -4,9 +4,11 @@ import errno
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -309,6 +311,50 @@ def test_a_failing_system_call_leaves_the_old_checkpoint(
             save(saved, arrays_of(8), {"step": 8})
     assert_step(saved, 7)
     assert not list(saved.glob("*.tmp"))
+
+
+BLOCK = 4096
+
+
+@pytest.mark.parametrize("which", ["manifest", "tensors"])
+def test_a_file_cut_at_every_block_names_itself_and_the_way_out(
+    tmp_path: Path, which: str
+) -> None:
+    for step in (7, 8):
+        weights = {"w": np.arange(20_000.0) + step}
+        save(tmp_path, arrays_of(step) | weights, {"step": step, "text": ["word"] * 5_000})
+    path = tmp_path / MANIFEST if which == "manifest" else tensor_file(tmp_path)
+    whole = path.read_bytes()
+    assert len(whole) > 10 * BLOCK
+    for size in range(0, len(whole), BLOCK):
+        path.write_bytes(whole[:size])
+        with pytest.raises(DamagedError, match=rf"{path.name}.*truncated.*{PREVIOUS} instead"):
+            load(tmp_path)
+    assert_step(tmp_path / PREVIOUS, 7)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB, where one may be mounted."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "numtape", str(place)]
+    if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("no file system may be mounted here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_and_a_read_only_disk(small_disk: Path) -> None:
+    save(small_disk / "run", arrays_of(7), {"step": 7})
+    with pytest.raises(CheckpointError, match="disk is full; free some space"):
+        save(small_disk / "run", {"x": np.zeros(100_000)}, {"step": 8})
+    assert_step(small_disk / "run", 7)
+    save(small_disk / "run", arrays_of(9), {"step": 9})
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(CheckpointError, match="disk is read-only; choose another folder"):
+        save(small_disk / "run", arrays_of(10), {"step": 10})
+    assert_step(small_disk / "run", 9)
 
 
 def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:

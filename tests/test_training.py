@@ -205,6 +205,12 @@ def test_a_run_goes_on_with_its_own_data_only(text: str, tmp_path: Path) -> None
     assert resume_run(tmp_path / "run", given, silent).steps == 1
 
 
+@pytest.mark.parametrize("settings", [{"files": ()}, {"valid": ("a",)}])
+def test_as_many_files_as_a_task_needs(text: str, settings: dict) -> None:
+    with pytest.raises(DataError, match=r"give --text or --pairs"):
+        build_task(replace(text_options(text), **settings), silent)
+
+
 @pytest.mark.parametrize(
     "settings",
     [

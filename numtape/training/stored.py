@@ -52,6 +52,9 @@ def unpack(data: bytearray) -> Arrays:
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or size > min(len(data) - 8, HEADER_LIMIT):
         raise ValueError(f"its header would have {size} of its {len(data)} bytes")
+    # Before megabytes of numbers are taken for text.
+    if data[8:9] != b"{" or data[7 + size : 8 + size] not in (b"}", b" "):
+        raise ValueError(f"its header of {size} bytes is no object")
     header = parse(data[8 : 8 + size])
     if not isinstance(header, dict):
         raise ValueError("its header is no object")

@@ -27,6 +27,7 @@ from numtape.transformer import GPT, GPTConfig, Transformer, TransformerConfig
 
 TRAINING_DATES, HELD_OUT_DATES = 50_000, 1_000
 HELD_OUT_PAIRS = 2_000
+FILES = {"dates": 0, "pairs": 2, "text": 1}
 VALIDATION_BATCHES = 200  # of text, at most
 
 Model = Transformer | GPT
@@ -72,6 +73,12 @@ def build_task(options: Options, say: Say, stored: Stored | None = None) -> Task
     `stored`: those of a checkpoint, instead of new ones. Raises DataError where the data cannot be
     trained on, or the options do not fit together.
     """
+    given, wanted = len(options.files), FILES[options.task]
+    if given != wanted or len(options.valid) not in (0, 2):
+        raise DataError(
+            f"{options.task} are made of {wanted} files and validated on 2 or none, not {given} "
+            f"and {len(options.valid)}; give --text or --pairs again"
+        )
     random.seed(options.seed)
     builder = {"dates": _dates, "pairs": _pairs, "text": _text}[options.task]
     return replace(builder(options, say, stored), data=fingerprints(options))
