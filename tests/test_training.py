@@ -216,7 +216,7 @@ def test_as_many_files_as_a_task_needs(text: str, settings: dict) -> None:
     [
         *({"d_model": "8"}, {"betas": [0.9]}, {"lr": float("nan")}, {"steps": 10**30}),
         *({"files": "text"}, {"schedule": "none"}, {"threads": 10**9}, {"batch": 10**9}),
-        *({"pre_norm": 1}, {"seed": -1}, {"out": 3}, {"wings": 2}),
+        *({"betas": [0.9, 1.5]}, {"pre_norm": 1}, {"seed": -1}, {"out": 3}, {"wings": 2}),
     ],
 )
 def test_options_that_no_run_has_are_refused(settings: dict) -> None:

@@ -77,7 +77,15 @@ def resume_run(folder: Path, given: dict[str, Any], say: Say) -> Trainer:
     if _part(folder, meta, "made by", dict) != _versions():
         say(f"It was made by {meta['made by']}, this is {_versions()}: the last bits may differ.")
     _check_data(folder, meta, saved, options)
-    trainer = Trainer(build_task(options, say, _stored(folder, saved, meta, arrays)), options)
+    stored = _stored(folder, saved, meta, arrays)
+    try:
+        trainer = Trainer(build_task(options, say, stored), options)
+    except (DataError, CheckpointError):
+        raise
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise CheckpointError(
+            f"the run in {folder} cannot go on as it is: {short(error)}; start another"
+        ) from error
     trainer.load(arrays, steps)
     return trainer
 

@@ -109,6 +109,8 @@ class Options:
                 raise ValueError(
                     f"{flag(name)} is at least 0 and below 1, not {getattr(self, name)}"
                 )
+        if not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise ValueError(f"--betas are at least 0 and below 1, not {self.betas}")
         if self.task == "dates" and self.tie_embeddings == "all":
             raise ValueError(
                 "--tie-embeddings all needs one vocabulary; dates have two, so output"
