@@ -177,6 +177,7 @@ def compile(
     max_tapes: int = 64,
     memory: int | str | None = None,
     validate: bool = False,
+    sanitize: bool = False,
 ) -> Compiled:
     """`function` (or module) as a program traced once per shape and replayed with NumPy kernels.
 
@@ -194,13 +195,22 @@ def compile(
     against the reference, on copies of the arguments, and the plan by proof. A step that changes
     a result raises an error with the smallest graph that shows it, before anything runs. The
     call that makes a tape then takes several times as long; those after it run as ever.
+
+    `sanitize` checks memory at every call: each kernel must find its inputs as they were written,
+    and must not write beyond its result. Such calls take many times as long and more memory, which
+    no budget counts (a ValueError).
     """
     if not callable(function):
         raise TypeError(f"compile takes a function or module, not {type(function).__name__}")
     if max_tapes < 1:
         raise ValueError(f"max_tapes is at least 1, not {max_tapes}")
+    if sanitize and memory is not None:
+        raise ValueError(
+            "sanitize=True keeps guards between values, which no budget counts: leave out "
+            f"sanitize, or memory={memory!r} while memory is checked"
+        )
     budget = None if memory is None else budgets.as_bytes(memory)
-    options = Options(budget, validate)
+    options = Options(budget, validate, sanitize)
     return Compiled(function, EXACT if exact else PIPELINE, threads, max_tapes, options)
 
 

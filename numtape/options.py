@@ -9,9 +9,11 @@ class Options:
 
     memory: int | None = None
     validate: bool = False
+    sanitize: bool = False
 
     def __str__(self) -> str:
-        return "validated" if self.validate else ""
+        notes = ("validated" if self.validate else "", "sanitized" if self.sanitize else "")
+        return ", ".join(filter(None, notes))
 
 
 DEFAULT = Options()

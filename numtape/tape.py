@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 pictures = lazy("numtape.inspect.draw")  # graphviz takes as long to load as NumPy
 budgets = lazy("numtape.budget")
 validation = lazy("numtape.checking.validation")
+sanitizer = lazy("numtape.runtime.sanitizer")
 profiling = lazy("numtape.runtime.profile")
 
 _HOLDS = methodcaller("holds")
@@ -96,7 +97,8 @@ class CompiledTape:
             run = optimise if checks is None else checks.optimise
             optimised = budgets.within(self._options.memory, program, passes, self._planned, run)
         with self._timed("plan and emit"):
-            self._tape = Tape(optimised.plan, self._outside(), blocks)
+            make = sanitizer.SanitizedTape if self._options.sanitize else Tape
+            self._tape = make(optimised.plan, self._outside(), blocks)
             if checks is not None:
                 checks.check_tape(self._tape, all(p.exact for p in passes))
         self.recomputed = optimised.recomputed
@@ -109,7 +111,8 @@ class CompiledTape:
             (v, c) for v, c in zip(inputs, captured, strict=False) if not isinstance(c, Gradient)
         ]
         parameters = [v for v, c in given if isinstance(c, Tensor) and c.requires_grad]
-        return plan(graph, {v: _array(c) for v, c in given}, parameters)
+        guard = sanitizer.GUARD if self._options.sanitize else 0
+        return plan(graph, {v: _array(c) for v, c in given}, parameters, guard)
 
     def _inputs(self, program: Graph, given: tuple) -> list[np.ndarray]:
         """Copies of what a call with these arguments gives to the inputs of the program.

@@ -8,7 +8,7 @@ import keyword
 import re
 from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -20,13 +20,28 @@ from numtape.runtime.plan import Plan
 from numtape.runtime.tiles import Tiles
 
 
-def emit(plan: Plan, clocked: list[tuple[str, Value]] | None = None) -> tuple[str, dict[str, Any]]:
-    """The source of `bind`, and the names it needs besides `np`.
+class Line(NamedTuple):
+    """A line of a tape: its text, its node and what it reads, and the arrays by their names."""
 
-    Where a list is given, `clock(i)` is called behind each line of the tapes, and the list gets
-    the i-th line and its node.
-    """
-    return _Emitter(plan, clocked).write()
+    text: str
+    node: Value
+    reads: tuple[Value, ...]
+    inputs: tuple[str, ...]
+    out: str
+
+
+class Hooks(Protocol):
+    """What profiles and checks write round the lines of the tapes; `names` are what they call."""
+
+    names: tuple[str, ...]
+
+    def around(self, line: Line) -> list[str]:
+        """The lines to write in place of one."""
+
+
+def emit(plan: Plan, hooks: Hooks | None = None) -> tuple[str, dict[str, Any]]:
+    """The source of `bind`, and the names it needs besides `np` and those that hooks call."""
+    return _Emitter(plan, hooks).write()
 
 
 # Views that are bound by a method, which takes half of the time of the function.
@@ -34,9 +49,9 @@ _METHODS = {np.reshape: "reshape", np.transpose: "transpose"}
 
 
 class _Emitter:
-    def __init__(self, plan: Plan, clocked: list[tuple[str, Value]] | None) -> None:
+    def __init__(self, plan: Plan, hooks: Hooks | None) -> None:
         self.plan = plan
-        self.clocked = clocked
+        self.hooks = hooks
         self.places, self.owner, self.tiles = plan.places, plan.owner, plan.lives.tiles
         self.numbers = numbering(plan.graph)
         self.names: dict[Value, str] = {}
@@ -63,9 +78,8 @@ class _Emitter:
             "range",
             *LETTERS,
             *(f"tiles_{i}" for i in range(1, len(plan.tilings) + 1)),
+            *(hooks.names if hooks else ()),
         }
-        if clocked is not None:
-            self.used.add("clock")
 
     # ---- the whole -------------------------------------------------------------------------
 
@@ -115,7 +129,8 @@ class _Emitter:
         plan = self.plan
         direct = plan.direct
         updates = (pair for pair in plan.graph.updates if pair[0] not in direct)
-        copies = [line for pair in updates for line in self._copy_update(*pair)]
+        # Not before the lines that they stand behind: hooks see them in their order.
+        copies = (line for pair in updates for line in self._copy_update(*pair))
         if plan.graph.early is None:
             return self._function("step", plan.order, copies)
         forward, reverse = plan.order[: plan.first], plan.order[plan.first :]
@@ -125,7 +140,7 @@ class _Emitter:
             *self._function("reverse", reverse, []),
         ]
 
-    def _function(self, name: str, nodes: Iterable[Value], end: list[str]) -> list[str]:
+    def _function(self, name: str, nodes: Iterable[Value], end: Iterable[str]) -> list[str]:
         lines, self.section = [], ("", False)
         for tiles, part in groupby(nodes, self.tiled.get):
             lines += self._section(part) if tiles is None else self._loop(tiles)
@@ -146,14 +161,17 @@ class _Emitter:
                 self.section = module, reverse = node.origin[2:]
                 here = f"{module} {'grad' if reverse else ''}".strip()
                 lines.append(f"# ---- {here or 'outside any module'}")
-            lines += self._timed(self._line(node, loop), node)
+            lines += self._kernel(node, loop)
         return lines
 
-    def _timed(self, line: str, node: Value) -> list[str]:
-        if self.clocked is None:
-            return [line]
-        self.clocked.append((line, node))
-        return [line, f"clock({len(self.clocked) - 1})"]
+    def _kernel(self, node: Value, loop: Loop | None) -> list[str]:
+        text = self._line(node, loop)
+        if self.hooks is None:
+            return [text]
+        call = lower(node, self.places)
+        operand = self._operand if loop is None else _in_tiles(loop, node)
+        inputs = tuple(map(operand, call.inputs))
+        return self.hooks.around(Line(text, node, node.inputs, inputs, operand(call.out)))
 
     @staticmethod
     def _indented(lines: Iterable[str]) -> list[str]:
@@ -296,8 +314,11 @@ class _Emitter:
         return self.reshaped[key]
 
     def _copy_update(self, old: Value, new: Value) -> list[str]:
-        copy = f"np.copyto({self.names[old]}, {self._operand((new, None))})"
-        return self._timed(copy, new)
+        source, target = self._operand((new, None)), self.names[old]
+        copy = f"np.copyto({target}, {source})"
+        if self.hooks is None:
+            return [copy]
+        return self.hooks.around(Line(copy, new, (new,), (source,), target))
 
 
 def _in_tiles(loop: Loop, node: Value) -> Callable[[Argument], str]:

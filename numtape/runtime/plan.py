@@ -61,11 +61,15 @@ class Plan:
 
 
 def plan(
-    graph: Graph, captured: Mapping[Value, np.ndarray], parameters: Collection[Value] = ()
+    graph: Graph,
+    captured: Mapping[Value, np.ndarray],
+    parameters: Collection[Value] = (),
+    guard: int = 0,
 ) -> Plan:
     """The plan of a graph; `captured` gives the arrays of the inputs bound by reference.
 
     `parameters` are those captured inputs that have gradients: the memory report tells them apart.
+    `guard` bytes are left free behind every slot.
     """
     places, binding = timed(layouts, graph, captured)
     work = [v for v in graph.nodes if is_work(v, places)]
@@ -76,7 +80,7 @@ def plan(
     last = last_reads(graph, places, order, first)
     cut, tiling = timed(tilings, graph, order, first, last)
     lives, sharing = timed(lifetimes, graph, places, order, first, last, fixed, captured, cut)
-    slots, packing = timed(_slots, graph, lives, captured.keys() | held)
+    slots, packing = timed(_slots, graph, lives, captured.keys() | held, guard)
     fixed_offsets, constants = _end_to_end(fixed)
     memory = account(graph, list(captured), parameters, slots, order, constants)
     return Plan(
@@ -95,10 +99,10 @@ def plan(
     )
 
 
-def _slots(graph: Graph, lives: Lifetimes, outside: Set[Value]) -> dict[Value, Slot]:
+def _slots(graph: Graph, lives: Lifetimes, outside: Set[Value], guard: int) -> dict[Value, Slot]:
     """The places in the arena, by the value that each was made for."""
     owners = [v for v in lives.start if v not in outside and lives.owner[v] is v]
-    spans = [Span(lives.nbytes(v), lives.start[v], lives.stop[v]) for v in owners]
+    spans = [Span(lives.nbytes(v) + guard, lives.start[v], lives.stop[v]) for v in owners]
     names = numbering(graph)
     return {
         v: Slot(names[v], offset, aligned(s.nbytes), s.start, s.stop)

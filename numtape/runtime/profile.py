@@ -17,7 +17,7 @@ from numtape.ir.graph import Value, numbering
 from numtape.ir.text import columns
 from numtape.runtime.causes import CAUSES, OVERHEAD, PRODUCTS, cause
 from numtape.runtime.cost import cost
-from numtape.runtime.emit import emit
+from numtape.runtime.emit import Line, emit
 from numtape.runtime.runs import Runs
 from numtape.runtime.tape import Tape, load
 
@@ -183,13 +183,27 @@ class _Clock:
         self._then = perf_counter()
 
 
+class _Clocks:
+    """`clock(i)` behind the i-th line."""
+
+    names: tuple[str, ...] = ("clock",)
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+
+    def around(self, line: Line) -> list[str]:
+        self.lines.append(line)
+        return [line.text, f"clock({len(self.lines) - 1})"]
+
+
 def profile(tape: Tape, arguments: Sequence[Any], rounds: int) -> Profile:
     """The time of each kernel of a tape, on arguments given in the order of its inputs.
 
     The late inputs of a reverse tape, which follow the arguments, are filled with ones.
     """
-    lines: list[tuple[str, Value]] = []
-    source, needs = emit(tape.plan, lines)
+    hooks = _Clocks()
+    source, needs = emit(tape.plan, hooks)
+    lines = hooks.lines
     clock = _Clock(len(lines))
     timed = load(source, f"{tape.filename[:-1]} timed>", {**needs, "clock": clock})
     runs = Runs(tape, arguments)
@@ -204,12 +218,12 @@ def profile(tape: Tape, arguments: Sequence[Any], rounds: int) -> Profile:
 
 
 def _kernels(
-    tape: Tape, lines: Sequence[tuple[str, Value]], seconds: Sequence[float], calls: Sequence[int]
+    tape: Tape, lines: Sequence[Line], seconds: Sequence[float], calls: Sequence[int]
 ) -> tuple[Kernel, ...]:
     regions = {v: f"tiles_{i}" for i, t in enumerate(tape.plan.tilings, 1) for v in t.nodes}
     numbers, order = numbering(tape.graph), set(tape.plan.order)
     found, seen = [], set()
-    for (line, node), spent, count in zip(lines, seconds, calls, strict=True):
+    for (line, node, *_), spent, count in zip(lines, seconds, calls, strict=True):
         copied = node in seen or node not in order  # into the storage that it updates
         seen.add(node)
         work = cost([node])

@@ -34,11 +34,15 @@ class Tape:
         `blocks` share memory."""
         self.graph, self.plan = plan.graph, plan
         self.captured = tuple(captured)
-        self.source, needs = emit(plan)
         self.filename = f"<numtape {plan.graph.name} {next(_serial)}>"
-        self.bind = load(self.source, self.filename, needs)
+        self.source, self.bind = self.written()
         self._nbytes = plan.memory.arena
         self._blocks = blocks if blocks is not None else Blocks()
+
+    def written(self) -> tuple[str, Bind]:
+        """The source, and the `bind` that it defines."""
+        source, needs = emit(self.plan)
+        return source, load(source, self.filename, needs)
 
     @property
     def memory(self) -> Memory:
