@@ -38,7 +38,8 @@ def _random_few(mutant: Mutant) -> list[str]:
 
 
 def _files(mutant: Mutant) -> list[str]:
-    files = (f"tests/{name}.py" for name in TESTS[Path(mutant.file).name])
+    names = (*TESTS[Path(mutant.file).name], "test_fuzz_passes")
+    files = (f"tests/{name}.py" for name in names)
     return ["pytest", "-x", "-p", "no:cacheprovider", *files]
 
 
