@@ -7,6 +7,7 @@ under a second, at most twice the memory of the file and the allowance of its ki
 outside its folder, and gives what an independent reader gives if it gives anything.
 """
 
+import copy
 import gzip
 import json
 import os
@@ -134,7 +135,7 @@ def _change(holder: Any, key: Any, rng: Random) -> None:
     elif kind == 1 and isinstance(holder, dict):
         holder[rng.choice(("", "x", "../../x", "__class__", "a" * 5_000))] = holder[key]
     else:
-        holder[key] = rng.choice(VALUES)
+        holder[key] = copy.deepcopy(rng.choice(VALUES))
 
 
 # ---- the kinds of files -------------------------------------------------------------------
