@@ -95,6 +95,7 @@ def test_pipeline():
     assert names.index("identities") < names.index("old_values")  # which adds what looks like one
     assert [p.name for p in PIPELINE if not p.exact] == [
         "broadcasts",
+        "gains",
         "sums",
         "copies",
         "views",

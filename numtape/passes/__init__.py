@@ -19,6 +19,7 @@ from numtape.passes.dead_nodes import dead_nodes
 from numtape.passes.dense_inputs import dense_inputs
 from numtape.passes.folding import folding
 from numtape.passes.fusion import fusion
+from numtape.passes.gains import gains
 from numtape.passes.identities import identities
 from numtape.passes.old_values import old_values
 from numtape.passes.products import products
@@ -48,6 +49,7 @@ PIPELINE = (
     Pass(broadcasts, exact=False),
     Pass(folding, exact=True),
     Pass(identities, exact=True),
+    Pass(gains, exact=False),
     Pass(sums, exact=False),
     Pass(copies, exact=False),
     Pass(views, exact=False),

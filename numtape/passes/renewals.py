@@ -31,16 +31,15 @@ def _turn(graph: Graph) -> int:
 
 
 def _cheap(value: Value, made: set[Value], late: set[Value]) -> list[Value]:
-    """The entrywise operations that make a value of another that is held; none where they cost
-    more than holding the value."""
+    """The entrywise operations that make a value of another that is held, or of what is given
+    from outside; none where they cost more than holding the value."""
     found: list[Value] = []
-    source = value
-    while source is value or source not in late:
+    sources = [value]
+    while sources and (not found or sources[0] not in late):
+        (source,) = sources
         found.append(source)
-        large = [v for v in source.inputs if v in made]
-        if len(large) != 1 or not source.op.entrywise or source.op.kernel is None:
-            return []
-        (source,) = large
-        if effort(found) > WORTH * value.nbytes:
+        sources = [v for v in source.inputs if v in made]
+        able = source.op.entrywise and source.op.kernel is not None and len(sources) < 2
+        if not able or effort(found) > WORTH * value.nbytes:
             return []
     return found
