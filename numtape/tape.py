@@ -8,6 +8,7 @@ import gc
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from numtape.lazy import lazy
 from numtape.options import DEFAULT, Options
 from numtape.passes import Pass, optimise
 from numtape.runtime.blocks import Blocks, Bound
+from numtape.runtime.commit import Noted, Quiet, report, uninterrupted
 from numtape.runtime.cost import Cost, cost
 from numtape.runtime.memory import Memory
 from numtape.runtime.plan import Plan, plan
@@ -35,6 +37,7 @@ from numtape.tracer.tensor import Structure, Tensor, TraceError
 from numtape.tracer.trace import input_type, is_array, trace, two_ways
 from numtape.tracer.traced import USED_UP, Gradient, Output, Traced, Watch, settled
 from numtape.tracer.watching import lasting, watches
+from numtape.turns import in_turn, turns
 
 if TYPE_CHECKING:
     from numtape.runtime.profile import Profile
@@ -238,6 +241,9 @@ class CompiledTape:
         self._returned = [t[1] for t in traced.targets if not isinstance(t, Tensor)]
         captured = traced.captured
         self._versions = [t._version for t in self._updated]
+        self._turns = turns(self._versions)
+        self._changes = bool(traced.targets or traced.gradients)
+        self._commit = Quiet(self._write)
         self._used_up, self._left = _parted(traced.gradients)
         self._read_gradients = [c.target for c in captured if isinstance(c, Gradient)]
         self._early = len(traced.graph.outputs) + len(self._returned)
@@ -264,25 +270,41 @@ class CompiledTape:
         if self._traced.targets:
             self._refuse_shared(leaves)
         bound = self._tape.acquire()
-        for place, given in zip(bound.arguments, self._given(leaves), strict=False):
-            place[...] = given
-        for version in self._versions:  # first, since an error may leave them changed
-            version[0] += 1
         try:
-            bound.first()
+            arrays, noted = in_turn(self._turns, partial(self._replay, leaves, bound))
         except BaseException as error:
             explain(error, self._tape.filename)
             self._tape.release(bound)
             raise
-        arrays = [place.copy() for place in bound.outputs[: self._early]]
+        outputs = self._outputs(leaves, arrays, bound)
+        report(noted)
+        return rebuild(self._traced.result, _is_output, lambda o: outputs[o.position])
+
+    def _replay(self, leaves: Sequence[Any], bound: Bound) -> tuple[list[np.ndarray], list[Noted]]:
+        """Copies of the results; an error leaves all state either as it was or as it shall be."""
+        for place, given in zip(bound.arguments, self._given(leaves), strict=False):
+            place[...] = given
+        bound.first()
+        places = bound.outputs[: self._early]
+        if not self._changes:
+            return [place.copy() for place in places], []
+        arrays = [np.empty(place.shape, place.dtype) for place in places]
+        return arrays, uninterrupted(partial(self._commit, leaves, bound, arrays))
+
+    def _write(self, leaves: Sequence[Any], bound: Bound, arrays: list[np.ndarray]) -> None:
+        """All that a call changes outside. From here on nothing fails."""
+        for version in self._versions:
+            version[0] += 1
+        if bound.update is not None:
+            bound.update()
+        for array, place in zip(arrays, bound.outputs, strict=False):
+            np.copyto(array, place)
         for position, array in zip(self._returned, arrays[-len(self._returned) :], strict=False):
             leaf = leaves[position]
             np.copyto(_array(leaf), array)
             if isinstance(leaf, Tensor):
                 leaf.version += 1
         self._leave_gradients(leaves, arrays)
-        outputs = self._outputs(leaves, arrays, bound)
-        return rebuild(self._traced.result, _is_output, lambda o: outputs[o.position])
 
     def _refuse_captured(self, leaves: Sequence[Any]) -> None:
         for name, leaf in zip(self._traced.graph.names, leaves, strict=False):
@@ -290,7 +312,14 @@ class CompiledTape:
                 raise TraceError(f"at {user_line()}: {two_ways(name, leaf)}")
 
     def _refuse_shared(self, leaves: Sequence[Any]) -> None:
-        """Memory that the function updates must not come in by another way as well."""
+        """What the function updates can be written to, and comes in by no other way as well."""
+        for i in self._returned:
+            array = _array(leaves[i])
+            if not isinstance(array, np.ndarray) or not array.flags.writeable:
+                raise TypeError(
+                    f"at {user_line()}: the function assigns to {self._traced.graph.names[i]}, "
+                    "which cannot be changed in place; pass a tensor or an array that is writeable"
+                )
         owners = [owner(a) for a in map(_array, leaves) if isinstance(a, np.ndarray)]
         if len(set(owners)) == len(owners) and self._owners.isdisjoint(owners):
             return
@@ -322,7 +351,9 @@ class CompiledTape:
             tensor._grad = CONSUMED
         for target, position in self._left:
             tensor = _tensor_at(target, leaves)
-            if position is None or not isinstance(tensor, Tensor):
+            if not isinstance(tensor, Tensor):
+                continue
+            if position is None:
                 tensor._grad = None
             else:
                 tensor._grad = CONSUMED if position == USED_UP else _tensor(arrays[position])

@@ -32,7 +32,9 @@ LAYERS["facade"] = {*LAYERS}
 LAYERS["training"] = {*LAYERS} - {"passes", "runtime"}
 LAYERS["cli"] = {*LAYERS} - {"passes", "runtime"}
 MODULES = {
-    **dict.fromkeys(("compiler", "tape", "calls", "budget", "options", "checking"), "compile"),
+    **dict.fromkeys(
+        ("compiler", "tape", "calls", "turns", "budget", "options", "checking"), "compile"
+    ),
     "__init__": "facade",
     "__main__": "cli",
 }

@@ -30,7 +30,9 @@ class Bound:
     """A tape on one block.
 
     arguments  the places for the arguments, then for the gradients of a reverse tape.
-    outputs    where the results are; first, second  the tapes (the second may be None).
+    outputs    where the results are.
+    first      the tape up to where it writes storage; `update` is the rest, or None.
+    second     the reverse tape, or None.
     """
 
     def __init__(
@@ -40,7 +42,7 @@ class Bound:
         self.block = block
         self.arena = block.memory[:nbytes]
         made = bind(self.arena, reserve(fixed), *captured)
-        self.arguments, self.outputs, self.first, self.second = made
+        self.arguments, self.outputs, self.first, self.update, self.second = made
 
 
 class Blocks:

@@ -65,6 +65,7 @@ class _Emitter:
         self.loops = {tiles: f"tiles_{i}" for i, tiles in enumerate(plan.tilings, 1)}
         self.lines: dict[tuple[str, int], str] = {}  # of the model, as text
         self.section: tuple[str, bool] = "", False  # module, and whether of the gradient
+        self.parts = ("forward" if plan.graph.early else "step", "None", "None")
         self.used = {
             "arena",
             "constants",
@@ -72,6 +73,7 @@ class _Emitter:
             "bind",
             "step",
             "forward",
+            "update",
             "reverse",
             "arguments",
             "outputs",
@@ -90,7 +92,7 @@ class _Emitter:
         tapes = self._tapes()  # may bind further views, so before `bound` is written
         outside = set(plan.outside)
         arguments = [self.names[v] for v in graph.inputs if v not in outside]
-        names = "forward, reverse" if graph.early else "step, None"
+        names = ", ".join(self.parts)
         lines = [
             f'"""{plan.summary}."""',
             "",
@@ -126,25 +128,29 @@ class _Emitter:
                 self.bound.append(self._line(node))
 
     def _tapes(self) -> list[str]:
-        plan = self.plan
-        direct = plan.direct
-        updates = (pair for pair in plan.graph.updates if pair[0] not in direct)
-        # Not before the lines that they stand behind: hooks see them in their order.
-        copies = (line for pair in updates for line in self._copy_update(*pair))
-        if plan.graph.early is None:
-            return self._function("step", plan.order, copies)
-        forward, reverse = plan.order[: plan.first], plan.order[plan.first :]
-        return [
-            *self._function("forward", forward, copies),
-            "",
-            *self._function("reverse", reverse, []),
-        ]
+        """The function that writes no storage, the one that does, and that of the reverse part."""
+        plan, (name, *_) = self.plan, self.parts
+        copies = [pair for pair in plan.graph.updates if pair[0] not in plan.direct]
+        lines = self._function(name, plan.order[: plan.commit])
+        update = reverse = "None"
+        if plan.graph.updates:
+            update = "update"
+            lines += ["", *self._function(update, plan.order[plan.commit : plan.first], copies)]
+        if plan.graph.early:
+            reverse = "reverse"
+            lines += ["", *self._function(reverse, plan.order[plan.first :])]
+        self.parts = name, update, reverse
+        return lines
 
-    def _function(self, name: str, nodes: Iterable[Value], end: Iterable[str]) -> list[str]:
+    def _function(
+        self, name: str, nodes: Iterable[Value], copies: Iterable[tuple[Value, Value]] = ()
+    ) -> list[str]:
         lines, self.section = [], ("", False)
         for tiles, part in groupby(nodes, self.tiled.get):
             lines += self._section(part) if tiles is None else self._loop(tiles)
-        return [f"def {name}():", *self._indented([*lines, *end] or ["pass"])]
+        for old, new in copies:
+            lines += self._copy_update(old, new)
+        return [f"def {name}():", *self._indented(lines or ["pass"])]
 
     def _loop(self, tiles: Tiles) -> list[str]:
         """The lines of a region, run for every tile."""

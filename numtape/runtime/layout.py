@@ -5,12 +5,12 @@ the memory of what they look at, wherever strides allow it. Layouts are worked o
 arrays over memory that is reserved but never touched.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from numtape.ir.graph import Graph, Value, ancestors, independent
+from numtape.ir.graph import Graph, Value, ancestors, first_part, independent
 from numtape.ir.ops.dense import dense, lies_dense
 from numtape.ir.ops.indexing import wrap_index
 
@@ -105,3 +105,32 @@ def checks_first(graph: Graph, work: Sequence[Value]) -> list[Value]:
             known.add(node)
     leading = known & ancestors(v for v in work if v.op is wrap_index and v in known)
     return sorted(work, key=lambda v: v not in leading)
+
+
+SMALL = 4096  # bytes that may wait for the end of a tape
+
+
+def updates_last(graph: Graph, order: Sequence[Value], places: Mapping[Value, Place]) -> list[Value]:
+    """The order, with small updates that nobody reads moved to the end of the first tape.
+
+    A counter drawn on in the forward part would otherwise be written there, and all that follows
+    belong to the part of the tape that must run to its end.
+    """
+    read = {places[v].root for node in order for v in node.inputs}
+    new = {v for old, v in graph.updates if v is not old}
+    moved = {v for v in new - read if sum(x.nbytes for x in (v, *v.inputs)) <= SMALL}
+    end = first_part(graph, order)
+    early, late = order[:end], order[end:]
+    return [*(v for v in early if v not in moved), *(v for v in early if v in moved), *late]
+
+
+def may_fail(node: Value) -> bool:
+    """Whether the kernel can raise for some values: a check of indices, or one of the user's."""
+    return node.op is wrap_index or not _is_known(node.op.kernel)
+
+
+def _is_known(kernel: Callable | None) -> bool:
+    """Whether a kernel is NumPy's or numtape's own, which raise for no values."""
+    if kernel is None or isinstance(getattr(kernel, "__self__", kernel), np.ufunc):
+        return True
+    return kernel.__module__.partition(".")[0] in ("numpy", "numtape")

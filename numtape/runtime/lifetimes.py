@@ -2,7 +2,7 @@
 
 A result is written over an input where the op allows it, the input dies there, has the result's
 shape and layout, and nobody else looks at its memory. An update is written straight into the
-storage it goes to where that was read for the last time before.
+storage it goes to where that was read for the last time before, and nothing can fail from there.
 
 A region comes back to its first instruction for every tile: what it reads or leaves behind is
 needed from there to its last, and only what stays inside has lifetimes within.
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from numtape.ir.graph import Graph, Value
-from numtape.runtime.layout import Place
+from numtape.runtime.layout import Place, may_fail
 from numtape.runtime.tiles import Tiles
 
 
@@ -60,8 +60,10 @@ def lifetimes(
     for value in fixed:
         _open(lives, value, -1, end)
     crossed = _crossed(places, tilings)
-    updated = _in_storage(graph, places, order, stop, outside, crossed)
     at = {i: tiles for tiles in tilings for i in range(tiles.start, tiles.stop + 1)}
+    failing = [at[i].stop if i in at else i for i in range(first) if may_fail(order[i])]
+    safe = max(failing, default=-1) + 1
+    updated = _in_storage(graph, places, order, stop, outside, crossed, safe)
     for i, node in enumerate(order):
         if node in updated:
             lives.owner[node] = updated[node]
@@ -181,10 +183,12 @@ def _in_storage(
     stop: Mapping[Value, int],
     outside: Mapping[Value, object],
     crossed: Mapping[Value, frozenset[Value]],
+    safe: int,
 ) -> dict[Value, Value]:
     """What can be computed straight into storage that an update goes to.
 
-    The update itself, and what it is written over, as far back as nobody reads the old value.
+    The update itself, and what it is written over, as far back as nobody reads the old value; not
+    before the instruction `safe`, since an error must leave storage as it was.
     """
     made = {node: i for i, node in enumerate(order)}
     reads = last_reads(_without_results(graph), places, order, 0)
@@ -199,6 +203,8 @@ def _in_storage(
         last = reads.get(old, -1)
         node: Value | None = new
         while node is not None and node not in found and old not in crossed.get(node, ()):
+            if made[node] < safe:
+                break
             if last > made[node] or (last == made[node] and not _may_overwrite(node, old, places)):
                 break
             found[node] = old

@@ -9,7 +9,14 @@ from numtape.ir.graph import Graph, Value, first_part, numbering
 from numtape.ir.records import PassRecord, timed
 from numtape.ir.text import columns
 from numtape.runtime.arena import Slot, Span, aligned, pack
-from numtape.runtime.layout import Place, checks_first, hoisted, is_work, layouts
+from numtape.runtime.layout import (
+    Place,
+    checks_first,
+    hoisted,
+    is_work,
+    layouts,
+    updates_last,
+)
 from numtape.runtime.lifetimes import Lifetimes, last_reads, lifetimes
 from numtape.runtime.memory import Memory, account
 from numtape.runtime.tiles import Tiles, tilings
@@ -22,6 +29,7 @@ class Plan:
     outside   the inputs that are bound by reference.
     fixed     nodes computed once, at binding.
     order     the nodes computed at replay; the leading `first` are the first tape's.
+    commit    the first of these from which on storage is written, and nothing can fail.
     places    the memory of every value.
     lives     how long, and `owner`: the root whose memory each root uses in the end.
     tilings   the regions that run tile by tile.
@@ -35,6 +43,7 @@ class Plan:
     fixed: tuple[Value, ...]
     order: tuple[Value, ...]
     first: int
+    commit: int
     places: Mapping[Value, Place]
     lives: Lifetimes
     tilings: tuple[Tiles, ...]
@@ -76,6 +85,7 @@ def plan(
     fixed, hoisting = timed(hoisted, graph, places)
     held = set(fixed)
     order = checks_first(graph, [v for v in work if v not in held])
+    order = updates_last(graph, order, places)
     first = first_part(graph, order)
     last = last_reads(graph, places, order, first)
     cut, tiling = timed(tilings, graph, order, first, last)
@@ -89,6 +99,7 @@ def plan(
         tuple(fixed),
         tuple(order),
         first,
+        _commit(order, first, lives, captured.keys(), cut),
         places,
         lives,
         tuple(cut),
@@ -97,6 +108,18 @@ def plan(
         memory,
         _records(graph, work, order, slots, memory, (binding, hoisting, sharing, tiling, packing)),
     )
+
+
+def _commit(
+    order: Sequence[Value],
+    first: int,
+    lives: Lifetimes,
+    outside: Set[Value],
+    tilings: Sequence[Tiles],
+) -> int:
+    """Where the first tape begins to write storage; a region belongs to one part as a whole."""
+    commit = next((i for i, v in enumerate(order[:first]) if lives.owner[v] in outside), first)
+    return next((t.start for t in tilings if t.start <= commit <= t.stop), commit)
 
 
 def _slots(graph: Graph, lives: Lifetimes, outside: Set[Value], guard: int) -> dict[Value, Slot]:

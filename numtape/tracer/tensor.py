@@ -68,7 +68,8 @@ class Tensor(Methods):
         self.inputs: tuple[Tensor, ...] = ()
         self.attrs: Mapping[str, Any] = {}
         self.versions: tuple[int, ...] = ()
-        self._version = [0]  # in a list that views share, since they see each other's changes
+        # In a list that views share, since they see each other's changes; then who may change it.
+        self._version: list[Any] = [0]
         self.made = 0  # the version when this tensor was made
         self.index = next(_index)
 
