@@ -1,7 +1,7 @@
 """Whatever stops a step in its middle, the state is that before it or that after it.
 
-Interrupts come at every point of the tape and of what calls it, in turn, and at random times into a
-process that trains; errors come from kernels, from NumPy's error settings and from filters.
+Interrupts come at every point of the tape and of what calls it, in turn, and at random times into
+a process that trains; errors come from kernels, from NumPy's error settings and from filters.
 """
 
 import dis

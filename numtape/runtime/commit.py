@@ -20,7 +20,12 @@ import numpy as np
 _NAMES = ("SIGINT", "SIGTERM", "SIGALRM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 SIGNALS = tuple(int(getattr(signal, name)) for name in _NAMES if hasattr(signal, name))
 _shown_before: dict = {}  # by which `warnings` tells what it has shown
-_SHORT = {"divide by zero": "divide", "invalid value": "invalid", "overflow": "over"}
+_SHORT = {
+    "divide by zero": "divide",
+    "invalid value": "invalid",
+    "overflow": "over",
+    "underflow": "under",
+}
 
 
 def uninterrupted(action: Callable[[], Any], signals: Sequence[int] = SIGNALS) -> Any:
@@ -63,36 +68,36 @@ class Quiet:
     """Calls an action with floating-point errors noted, to be reported when all is done."""
 
     def __init__(self, action: Callable[..., None]) -> None:
-        self._noted: list[Noted] = []
+        self._noted: dict[str, Noted] = {}
         self._run = np.errstate(all="call", call=self._note)(action)
 
     def __call__(self, *arguments: Any) -> list[Noted]:
-        """What arose in the action, once for each kernel; pass it to `report`."""
+        """The first of each kind that arose in the action; pass them to `report`."""
         self._noted.clear()
         self._run(*arguments)
-        return list(self._noted)
+        return list(self._noted.values())
 
     def _note(self, kind: str, flag: int) -> None:
-        frame = sys._getframe(1)
-        self._noted.append(Noted(kind, flag, frame.f_code.co_filename, frame.f_lineno))
+        if kind not in self._noted:
+            frame = sys._getframe(1)
+            self._noted[kind] = Noted(kind, flag, frame.f_code.co_filename, frame.f_lineno)
 
 
 def report(noted: Sequence[Noted]) -> None:
     """Do about floating-point errors what `np.errstate` asks for; the first to raise ends it."""
-    wanted = np.geterr() if noted else {}
+    wanted: dict[str, Any] = {**np.geterr()} if noted else {}
     for error in noted:
-        _answer(error, wanted[_SHORT.get(error.kind, "under")])
+        _answer(error, wanted[_SHORT[error.kind]], np.geterrcall())
 
 
-def _answer(error: Noted, wanted: str) -> None:
+def _answer(error: Noted, wanted: str, given: Any) -> None:
     text = f"{error.kind} encountered in an update"
+    place = error.filename, error.line
     if wanted == "warn":
-        warnings.warn_explicit(
-            text, RuntimeWarning, error.filename, error.line, registry=_shown_before
-        )
+        warnings.warn_explicit(text, RuntimeWarning, *place, registry=_shown_before)
     elif wanted == "raise":
         raise FloatingPointError(f"{text} ({error.filename}, line {error.line})")
     elif wanted == "call":
-        np.geterrcall()(error.kind, error.flag)
+        given(error.kind, error.flag)
     elif wanted in ("print", "log"):
-        print(f"Warning: {text}", file=sys.stderr if wanted == "print" else np.geterrcall())
+        print(f"Warning: {text}", file=given if wanted == "log" else sys.stderr)

@@ -107,10 +107,12 @@ def checks_first(graph: Graph, work: Sequence[Value]) -> list[Value]:
     return sorted(work, key=lambda v: v not in leading)
 
 
-SMALL = 4096  # bytes that may wait for the end of a tape
+SMALL = 512  # bytes: counters and random states, whose updates wait for the end of a tape
 
 
-def updates_last(graph: Graph, order: Sequence[Value], places: Mapping[Value, Place]) -> list[Value]:
+def updates_last(
+    graph: Graph, order: Sequence[Value], places: Mapping[Value, Place]
+) -> list[Value]:
     """The order, with small updates that nobody reads moved to the end of the first tape.
 
     A counter drawn on in the forward part would otherwise be written there, and all that follows

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from numtape.ir.graph import Graph, Value
-from numtape.runtime.layout import Place, may_fail
+from numtape.runtime.layout import SMALL, Place, may_fail
 from numtape.runtime.tiles import Tiles
 
 
@@ -208,6 +208,8 @@ def _in_storage(
             if last > made[node] or (last == made[node] and not _may_overwrite(node, old, places)):
                 break
             found[node] = old
+            if old.nbytes <= SMALL:  # what leads to it may come long before the other updates
+                break
             node = _overwritten(node, made, stop, places)
     return found
 
