@@ -6,7 +6,7 @@ outputs are copied out, updates and gradients reach their tensors.
 
 import gc
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from operator import methodcaller
@@ -35,7 +35,7 @@ from numtape.tracer.recorder import CONSUMED, EAGER
 from numtape.tracer.structure import flatten, rebuild
 from numtape.tracer.tensor import Structure, Tensor, TraceError
 from numtape.tracer.trace import input_type, is_array, trace, two_ways
-from numtape.tracer.traced import USED_UP, Gradient, Output, Traced, Watch, settled
+from numtape.tracer.traced import USED_UP, Gradient, Output, Traced, Watch, parted, settled
 from numtape.tracer.watching import lasting, watches
 from numtape.turns import in_turn, turns
 
@@ -244,7 +244,7 @@ class CompiledTape:
         self._turns = turns(self._versions)
         self._changes = bool(traced.targets or traced.gradients)
         self._commit = Quiet(self._write)
-        self._used_up, self._left = _parted(traced.gradients)
+        self._used_up, self._left = parted(traced.gradients)
         self._read_gradients = [c.target for c in captured if isinstance(c, Gradient)]
         self._early = len(traced.graph.outputs) + len(self._returned)
         self._types = [v.type for v in traced.graph.outputs]
@@ -380,17 +380,6 @@ def _uncollected() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-def _parted(gradients: Iterable[tuple]) -> tuple[list[Tensor], list[tuple]]:
-    """The captured tensors whose gradients are used up, and the other entries as they are."""
-    used_up, left = [], []
-    for target, position in gradients:
-        if position == USED_UP and isinstance(target, Tensor):
-            used_up.append(target)
-        else:
-            left.append((target, position))
-    return used_up, left
 
 
 def _tensor_at(target: Any, leaves: Sequence[Any]) -> Any:

@@ -126,3 +126,14 @@ def _mentions(mark: Any, used: Container[int]) -> bool:
     if isinstance(mark, tuple):
         return any(_mentions(part, used) for part in mark)
     return (mark if isinstance(mark, int) else id(getattr(mark, "value", mark))) in used
+
+
+def parted(gradients: Iterable[tuple]) -> tuple[list[Tensor], list[tuple]]:
+    """The captured tensors whose gradients are used up, and the other entries as they are."""
+    used_up, left = [], []
+    for target, position in gradients:
+        if position == USED_UP and isinstance(target, Tensor):
+            used_up.append(target)
+        else:
+            left.append((target, position))
+    return used_up, left
