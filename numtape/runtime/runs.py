@@ -48,12 +48,13 @@ class Runs:
         """
         graph = self._tape.graph
         self._blocks[0].fill(POISON)
-        places, outputs, first, second = self._ready(bind)
+        places, outputs, *tapes, second = self._ready(bind)
         inputs, early = graph.early or (len(graph.inputs), len(outputs))
         early_places = len(places) - (len(graph.inputs) - inputs)
         self._give(places, range(early_places))
         with _explained(filename):
-            first()
+            for step in filter(None, tapes):
+                step()
             found = [a.copy() for a in outputs[:early]]
             self._give(places, range(early_places, len(places)))
             if second is not None:
