@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BENCH := $(VENV)-bench
 
-.PHONY: demo test test-torch lint fuzz mutants kill hostile bench clean
+.PHONY: demo test test-torch lint fuzz mutants kill hostile bench leak clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/numtape train
@@ -63,6 +63,10 @@ $(BENCH)/bench.stamp: pyproject.toml
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python -m pip install --quiet --editable ".[bench]"
 	touch $@
+
+# A million replays of a small training step: a quarter of an hour on one quiet core.
+leak: $(VENV)/dev.stamp
+	$(BIN)/python -m benchmarks.leak
 
 clean:
 	rm -rf $(VENV) $(BENCH) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

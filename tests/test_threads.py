@@ -149,3 +149,24 @@ def test_threads_trace_and_replay_many_shapes():
 
     assert finish(*(partial(work, i) for i in range(8))) == []
     assert len(compiled.misses) == 8
+
+
+def test_training_steps_on_one_storage_take_turns():
+    """Two functions that update the same tensor, from eight threads: no update is lost."""
+    total = nt.Tensor(np.zeros((64, 64)))
+    more = nt.compile(lambda x: total.assign(total + x))
+    twice = nt.compile(lambda x: total.assign((total + x) + x))
+    start = threading.Barrier(8)
+
+    def work(step):
+        start.wait(30)
+        for _ in range(100):
+            step(np.ones((64, 64)))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        assert finish(*(partial(work, (more, twice)[i % 2]) for i in range(8))) == []
+    finally:
+        sys.setswitchinterval(interval)
+    assert np.array_equal(total.numpy(), np.full((64, 64), 1200.0))

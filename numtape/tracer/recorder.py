@@ -251,7 +251,8 @@ def _check_unchanged(node: Tensor) -> None:
         if t.version != version:
             raise RuntimeError(
                 f"at {user_line()}: {t.type} was changed in place after {node.op} had used it, so "
-                "its gradient would be wrong; call backward() before the update"
+                "its gradient would be wrong; call backward() before the update, use a copy that "
+                "stays as it is (`s * 1.0`), or compute under no_grad() what needs no gradient"
             )
 
 
