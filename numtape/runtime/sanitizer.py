@@ -144,6 +144,7 @@ class _Shadow:
         arguments: Sequence[np.ndarray],
         outputs: Sequence[np.ndarray],
         first: Callable[[], None],
+        update: Callable[[], None] | None,
         second: Callable[[], None] | None,
     ) -> tuple:
         """What `bind` gives, with tapes that begin and end with checks."""
@@ -155,6 +156,15 @@ class _Shadow:
         def run_first() -> None:
             self._begin([v for v in inside if v not in late])
             first()
+            if update is None:
+                end_first()
+
+        def run_update() -> None:
+            assert update is not None
+            update()
+            end_first()
+
+        def end_first() -> None:
             self._end(graph.outputs[:early], outputs[:early])
             self.after_first = self.labels.copy()
 
@@ -167,7 +177,8 @@ class _Shadow:
             second()
             self._end(graph.outputs[early:], outputs[early:])
 
-        return arguments, outputs, run_first, run_second if second is not None else None
+        late_runs = (run_update if update else None, run_second if second else None)
+        return arguments, outputs, run_first, *late_runs
 
     # ---- what the lines call ----------------------------------------------------------------
 
