@@ -167,10 +167,7 @@ MUTANTS = (
     ),
     *_of(
         PASSES + "renewals.py",
-        (
-            "if len(large) != 1 or not source.op.entrywise",
-            "if not large or not source.op.entrywise",
-        ),
+        (" and len(sources) < 2", ""),
         ("- {root[v] for v in graph.results}", ""),
     ),
     *_of(

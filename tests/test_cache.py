@@ -1,5 +1,7 @@
 """Which tape a call gets: shapes, dtypes and modes, how many are kept, and what is told of it."""
 
+import gc
+import linecache
 import re
 
 import numpy as np
@@ -125,3 +127,13 @@ def test_tapes_of_other_modes_are_kept():
         dropout.train(training)
         compiled(np.ones(3, np.float32))
     assert len(compiled.misses) == len(compiled.tapes) == 2
+
+
+def test_the_source_of_a_tape_that_went_is_forgotten():
+    compiled = nt.compile(lambda x: x * 2.0, max_tapes=1)
+    compiled(np.ones(2))
+    name = compiled.tapes[0]._tape.filename
+    assert name in linecache.cache
+    compiled(np.ones(3))
+    gc.collect()
+    assert name not in linecache.cache

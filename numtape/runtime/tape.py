@@ -6,6 +6,7 @@ overwrite each other.
 
 import itertools
 import linecache
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,7 @@ class Tape:
         self.captured = tuple(captured)
         self.filename = f"<numtape {plan.graph.name} {next(_serial)}>"
         self.source, self.bind = self.written()
+        weakref.finalize(self, linecache.cache.pop, self.filename, None)
         self._nbytes = plan.memory.arena
         self._blocks = blocks if blocks is not None else Blocks()
 
