@@ -28,6 +28,20 @@ def gradients(x, w, gain):
     return nt.grad(lambda *a: nt.sin(norm(*a)).sum(), argnums=(0, 1, 2))(x, w, gain)
 
 
+def turned(x, w, gain):
+    """What looks like the gradient of a weight, with rows in another order."""
+    y = x * gain
+    g = nt.sin(y @ w.T)
+    back = g @ w
+    return y.swapaxes(0, 1).reshape(-1, 6).T @ g.reshape(-1, 5), back * gain
+
+
+def test_rows_in_another_order_are_another_product():
+    tensors = [nt.tensor(a) for a in (X, W, GAIN)]
+    for a, b in zip(nt.compile(turned)(*tensors), turned(*tensors), strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-12, atol=1e-12)
+
+
 def products(graph):
     return [v for v in graph.nodes if v.op.name == "matmul"]
 
@@ -93,8 +107,22 @@ def twice(x, w, gain):
         (lambda x, w, gain: F.rms_norm(x, (6,), gain) @ w, (X, RNG.normal(size=(6, 6)), GAIN)),
         (lambda x, w, gain: F.layer_norm(x, (6,), gain, gain) @ w.T, (X, W, GAIN)),
         (lambda x, w, gain: (x * x) @ w.T, (X, W, GAIN)),
+        (lambda x, w, gain: (x[..., :1] * gain) @ w.T, (X, W, GAIN)),
+        (turned, (X, W, GAIN)),
+        (lambda x, w, gain: (x * gain) @ w.T, (X, W[:0], GAIN)),
     ],
-    ids=["few rows", "shared", "shown", "gradient shown", "not transposed", "bias", "no gain"],
+    ids=[
+        "few rows",
+        "shared",
+        "shown",
+        "gradient shown",
+        "not transposed",
+        "bias",
+        "no gain",
+        "repeated",
+        "turned",
+        "empty",
+    ],
 )
 def test_what_stays(function, arguments):
     graph = before(function, *arguments)

@@ -50,7 +50,7 @@ class _Scaled(NamedTuple):
     @property
     def pays(self) -> bool:
         """As many passes over the weight take the place of those over the activation."""
-        return self.y.size > self.product.inputs[1].size
+        return self.y.size > self.product.inputs[1].size > 0
 
 
 def _scaled(product: Value, readers: Readers) -> _Scaled | None:
@@ -88,13 +88,15 @@ def _scaled(product: Value, readers: Readers) -> _Scaled | None:
 
 
 def _gain_of(y: Value) -> Value | None:
-    """The factor of a product of two that is one number for each column."""
-    return next((v for v in y.inputs if v.shape == y.shape[-1:] and y.ndim > 1), None)
+    """The factor of a product of two that is one number for each column of the other."""
+    gain = next((v for v in y.inputs if v.shape == y.shape[-1:] and y.ndim > 1), None)
+    return gain if gain is not None and _factor(y, gain).shape == y.shape else None
 
 
 def _activation(y: Value) -> Value:
     gain = _gain_of(y)
-    return next(v for v in y.inputs if v is not gain)
+    assert gain is not None
+    return _factor(y, gain)
 
 
 def _factor(product: Value, other: Value) -> Value:
@@ -110,8 +112,9 @@ def _readers(value: Value, readers: Readers) -> list[Value]:
     return found
 
 
-def _looked_at(value: Value) -> Value:
-    while value.op in (reshape_op, transpose_op):
+def _flat(value: Value) -> Value:
+    """What is seen in another shape, rows in the same order."""
+    while value.op is reshape_op:
         (value,) = value.inputs
     return value
 
@@ -123,9 +126,11 @@ def _is_gradient(node: Value, y: Value, weight: Value) -> bool:
 
 def _is_weight_gradient(node: Value, y: Value, back: Value) -> bool:
     """Whether a node is yᵀ g, rows of all axes but the last taken as one."""
-    if node.op is not matmul_op or node.inputs[0].shape != (y.shape[-1], y.size // y.shape[-1]):
+    if node.op is not matmul_op or node.inputs[0].op is not transpose_op:
         return False
-    return _looked_at(node.inputs[1]) is _looked_at(back.inputs[0])
+    rows, g = node.inputs[0].inputs[0], node.inputs[1]
+    whole = rows.ndim == g.ndim == 2 and rows.shape[1] == y.shape[-1]
+    return whole and _flat(rows) is y and _flat(g) is _flat(back.inputs[0])
 
 
 def _sums_rows(node: Value) -> bool:
@@ -146,7 +151,7 @@ def _forward(y: Value, transposed: Value) -> Value:
 
 
 def _weight_gradient(transposed: Value, g: Value) -> Value:
-    y = _looked_at(transposed)
+    y = _flat(transposed.inputs[0])
     return mul(_products(g, _activation(y)), _gain_of(y)).transpose()
 
 
