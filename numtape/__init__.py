@@ -5,6 +5,7 @@ from typing import Any
 from numpy import bool_, float32, float64, int32, int64
 
 from numtape import ir, nn, optim, transformer
+from numtape.caching.storms import RetraceWarning
 from numtape.compiler import compile
 from numtape.functions import (
     abs,
@@ -89,6 +90,7 @@ from numtape.tracer.transforms import grad, value_and_grad
 __version__ = "0.1.0"
 
 __all__ = [
+    "RetraceWarning",
     "Tensor",
     "TraceError",
     "abs",

@@ -102,8 +102,11 @@ class Optimised:
         )
 
 
-def as_bytes(memory: int | str) -> int:
-    """A number of bytes, or text such as "512MB" (millions) or "1.5GiB" (2^30), as a number."""
+def as_bytes(memory: int | str, what: str = "memory") -> int:
+    """A number of bytes, or text such as "512MB" (millions) or "1.5GiB" (2^30), as a number.
+
+    An error calls it `what`.
+    """
     if isinstance(memory, str):
         found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([kmgt]?i?b|)\s*", memory, re.IGNORECASE)
         unit = UNITS.get(found[2].upper()) if found else None
@@ -112,7 +115,7 @@ def as_bytes(memory: int | str) -> int:
         nbytes = memory if isinstance(memory, int) and not isinstance(memory, bool) else 0
     if nbytes < 1:
         raise ValueError(
-            f'memory is a positive number of bytes, or text such as "512MB" or "1.5GiB", '
+            f'{what} is a positive number of bytes, or text such as "512MB" or "1.5GiB", '
             f"not {memory!r}"
         )
     return nbytes

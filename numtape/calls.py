@@ -87,7 +87,7 @@ class _Call:
     def _pulled(self, g: Tensor, inputs: tuple[Tensor, ...]) -> list[Tensor | None]:
         leads = self._reverse.leads
         wanted = [not self.reached or bool(self.reached & bits) for bits in leads]
-        found = [_plain(a) if w else None for a, w in zip(self._run(g), wanted, strict=True)]
+        found = [plain(a) if w else None for a, w in zip(self._run(g), wanted, strict=True)]
         if self.reached and self.reached != self._reverse.all_sources:
             _warn_of_zeros([t.numpy() for t in found if t is not None])
         for gradient in found:
@@ -221,5 +221,6 @@ def _warn_of_zeros(gradients: Sequence[np.ndarray]) -> None:
         )
 
 
-def _plain(array: np.ndarray) -> Tensor:
+def plain(array: np.ndarray) -> Tensor:
+    """A tensor without history that holds this array."""
     return Tensor.wrap(array, Type(array.dtype, array.shape))

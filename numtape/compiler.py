@@ -6,37 +6,41 @@ of modules, globals), so that a change means a new trace and never a stale answe
 """
 
 import threading
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache, update_wrapper
-from typing import Any
+import warnings
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import update_wrapper
+from typing import Any, NamedTuple
 
-import numpy as np
-
+from numtape.caching.signatures import Key, differences, flattened, gathered, key_of
+from numtape.caching.storms import TRACES, RetraceWarning, is_storm, storm
+from numtape.caching.tapes import Tapes
+from numtape.ir.location import user_line
 from numtape.lazy import lazy
 from numtape.options import DEFAULT, Options
 from numtape.passes import EXACT, PIPELINE, Pass
-from numtape.runtime.blocks import Blocks
 from numtape.tape import CompiledTape
-from numtape.tracer.recorder import grad_enabled
-from numtape.tracer.structure import (
-    Skeleton,
-    changed_static,
-    flatten,
-    parameter_names,
-    readable,
-    skeleton,
-)
-from numtape.tracer.tensor import Tensor
-from numtape.tracer.trace import input_type, is_array, tracing
+from numtape.tracer.structure import Skeleton, parameter_names
+from numtape.tracer.trace import tracing
 
 budgets = lazy("numtape.budget")
 threadpoolctl = lazy("threadpoolctl")
 
-Key = tuple[Any, ...]
-MODES = 4  # tapes kept for the same arguments
 REASONS = 256  # kept for `explain()`
 METHODS = "_compiled_methods"
+
+
+class Miss(NamedTuple):
+    """Why a trace was made, what it took, and how many tapes had to go for its own."""
+
+    trace: int
+    reason: str
+    milliseconds: float
+    dropped: int
+
+    def __str__(self) -> str:
+        note = f", and {self.dropped} dropped" if self.dropped else ""
+        return f"trace {self.trace}: {self.reason} ({self.milliseconds:.0f} ms){note}"
 
 
 class Compiled:
@@ -50,21 +54,19 @@ class Compiled:
         self,
         function: Callable,
         passes: tuple[Pass, ...],
-        threads: int | None,
-        max_tapes: int,
+        threads: int | None = None,
         options: Options = DEFAULT,
     ) -> None:
         self.function = function
         self.passes = passes
-        self.max_tapes = max_tapes
         self.options = options
-        self.misses: deque[str] = deque(maxlen=REASONS)  # why the latest traces were made
+        self.misses: deque[Miss] = deque(maxlen=REASONS)  # the latest
         self.traces = 0
-        self._tapes: OrderedDict[Key, list[CompiledTape]] = OrderedDict()
+        self.calls = 0
+        self._cache = Tapes(options.max_tapes, options.max_bytes)
+        self._missed: deque[Key] | None = deque(maxlen=TRACES)  # until there was a warning
         self._latest: tuple[Key, CompiledTape] | None = None  # found without a search
-        self._blocks = Blocks()
         self._making = threading.RLock()  # one trace at a time; a trace may compile in turn
-        self._lock = threading.RLock()  # of the cache, held briefly
         self._threads = threads
         self._controller = threadpoolctl.ThreadpoolController() if threads is not None else None
         update_wrapper(self, function, updated=())
@@ -72,7 +74,7 @@ class Compiled:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if tracing() is not None:
             return self.function(*args, **kwargs)
-        nesting, leaves = _flattened(args, kwargs)
+        nesting, leaves = flattened(args, kwargs)
         if self._controller is None:
             return self._find(args, kwargs, nesting, leaves).run(leaves)
         with self._controller.limit(limits=self._threads, user_api="blas"):
@@ -88,74 +90,75 @@ class Compiled:
         found = methods.compiled.get(self)
         if found is None:
             bound = self.function.__get__(instance, owner)
-            made = Compiled(bound, self.passes, self._threads, self.max_tapes, self.options)
+            made = Compiled(bound, self.passes, self._threads, self.options)
             found = methods.compiled.setdefault(self, made)
         return found
 
     def tape(self, *args: Any, **kwargs: Any) -> CompiledTape:
         """The tape for these arguments, compiled if need be, without running it."""
-        return self._find(args, kwargs, *_flattened(args, kwargs))
+        return self._find(args, kwargs, *flattened(args, kwargs))
 
     @property
     def tapes(self) -> tuple[CompiledTape, ...]:
         """All tapes in the cache, the one used last at the end."""
-        with self._lock:
-            return tuple(tape for found in self._tapes.values() for tape in found)
+        return self._cache.all()
 
     def explain(self) -> str:
         """Why each of the latest traces was made, a line each."""
-        return "\n".join(self.misses) or "nothing has been traced yet"
+        return "\n".join(map(str, self.misses)) or "nothing has been traced yet"
 
     def _find(self, args: tuple, kwargs: dict, nesting: Skeleton, leaves: list) -> CompiledTape:
-        key = (nesting, grad_enabled(), _repeats(leaves), *map(_signature, leaves))
+        self.calls += 1
+        key = key_of(nesting, leaves)
         latest = self._latest
         if latest is not None and latest[0] == key and latest[1].current():
             return latest[1]
-        found = self._usable(key)
+        found = self._cache.find(key)
         if found is None:
             with self._making:  # another thread may have made it in the meantime
-                found = self._usable(key) or self._miss(key, args, kwargs)
+                found = self._cache.find(key) or self._miss(key, args, kwargs)
         self._latest = key, found
         return found
 
-    def _usable(self, key: Key) -> CompiledTape | None:
-        with self._lock:
-            kept = self._tapes.get(key, ())
-            if kept:
-                self._tapes.move_to_end(key)
-        for tape in kept:
-            if tape.current():
-                return tape
-        return None
-
     def _miss(self, key: Key, args: tuple, kwargs: dict) -> CompiledTape:
         reason = self._reason(key)
-        tape = CompiledTape(self.function, args, kwargs, self.passes, self._blocks, self.options)
+        blocks = self._cache.blocks
+        tape = CompiledTape(self.function, args, kwargs, self.passes, blocks, self.options)
         self.traces += 1
-        with self._lock:
-            before = len(self.tapes)
-            # Those for other modes, such as eval(), may serve again.
-            made = [*self._tapes.pop(key, ()), tape]
-            self._tapes[key] = made[-min(MODES, self.max_tapes) :]
-            while len(self.tapes) > self.max_tapes:
-                self._tapes.popitem(last=False)
-            dropped = before + 1 - len(self.tapes)
-        note = f", and {dropped} dropped" if dropped else ""
-        self.misses.append(f"trace {self.traces}: {reason} ({tape.milliseconds:.0f} ms){note}")
+        dropped = self._cache.add(key, tape)
+        self.misses.append(Miss(self.traces, reason, tape.milliseconds, dropped))
+        if self._missed is not None:
+            self._missed.append(key)
+            self._warn_of_storm(self._missed)
         return tape
 
     def _reason(self, key: Key) -> str:
         """What differs from the nearest tape there is."""
-        with self._lock:
-            kept = self._tapes.get(key, ())
-            keys = tuple(self._tapes)
+        kept, keys = self._cache.of(key), self._cache.keys
         if not keys:
             return "the first call"
         if kept:
-            return "; ".join(_gathered(kept[-1].changed()))
+            return "; ".join(gathered(kept[-1].changed()))
         names = parameter_names(self.function)
-        nearest = min([_differences(k, key, names) for k in reversed(keys)], key=len)
+        nearest = min([differences(k, key, names) for k in reversed(keys)], key=len)
         return "; ".join(nearest)
+
+    def _warn_of_storm(self, keys: Sequence[Key]) -> None:
+        """Once, where traces are many for so few calls."""
+        if not is_storm(self.traces, self.calls):
+            return
+        self._missed = None
+        recent = list(self.misses)[-len(keys) :]
+        found = storm(keys, [m.reason for m in recent], parameter_names(self.function))
+        spent = sum(m.milliseconds for m in recent) / 1000
+        name = getattr(self.function, "__name__", type(self.function).__name__)
+        warnings.warn(
+            f"at {user_line()}: {name} was traced {self.traces} times in {self.calls} calls, "
+            f"{spent:.1f} s for the last {len(recent)}: {'; '.join(found)}. explain() tells why "
+            "each trace was made; this is said once",
+            RetraceWarning,
+            stacklevel=2,
+        )
 
 
 class _Methods:
@@ -175,6 +178,7 @@ def compile(
     exact: bool = False,
     threads: int | None = None,
     max_tapes: int = 64,
+    max_bytes: int | str = "1GiB",
     memory: int | str | None = None,
     validate: bool = False,
     sanitize: bool = False,
@@ -183,13 +187,17 @@ def compile(
 
     Also usable as a decorator. `exact` keeps to passes that change no bit, so that the result
     equals the eager one with `==` at the same number of BLAS threads. `threads` limits BLAS
-    during calls. The cache holds `max_tapes` tapes and drops the one unused for longest.
+    during calls.
 
-    `memory` is the most that the arena of a call may take: bytes, or text such as "512MB"
-    (millions) or "1.5GiB" (2^30). What would be held longest for the time it costs to compute is
-    then computed again where it is read, which changes no bit; `tape.recomputed` says what that
-    costs. Where no plan keeps to the budget, the call (or `.tape`) raises a `MemoryError` with
-    the least that one takes, before anything runs.
+    The cache holds at most `max_tapes` tapes, and `max_bytes` of what they have for themselves
+    (`tape.nbytes`), and drops the one unused for longest; the latest one always stays. Bytes are
+    a number or text such as "512MB" (millions) or "1.5GiB" (2^30). A function that is traced
+    again and again gives a `RetraceWarning`, once, that tells what varies.
+
+    `memory` is the most that the arena of a call may take, in bytes. What would be held longest
+    for the time it costs to compute is then computed again where it is read, which changes no
+    bit; `tape.recomputed` says what that costs. Where no plan keeps to the budget, the call (or
+    `.tape`) raises a `MemoryError` with the least that one takes, before anything runs.
 
     `validate` checks the compiler whenever a tape is made: each pass and the emitted program
     against the reference, on copies of the arguments, and the plan by proof. A step that changes
@@ -210,72 +218,6 @@ def compile(
             f"sanitize, or memory={memory!r} while memory is checked"
         )
     budget = None if memory is None else budgets.as_bytes(memory)
-    options = Options(budget, validate, sanitize)
-    return Compiled(function, EXACT if exact else PIPELINE, threads, max_tapes, options)
-
-
-def _flattened(args: tuple, kwargs: dict) -> tuple[Skeleton, list[Any]]:
-    """The nesting of the arguments, and the leaves in it."""
-    if not kwargs and _LEAVES.issuperset(map(type, args)):  # as a rule: nothing need be walked
-        return _flat_nesting(len(args)), list(args)
-    tree = (args, kwargs)
-    return skeleton(tree, is_array), [leaf for _, leaf in flatten(tree, is_array)]
-
-
-_LEAVES = frozenset((np.ndarray, Tensor))
-
-
-@cache
-def _flat_nesting(count: int) -> Skeleton:
-    """The nesting of so many positional arguments that are leaves."""
-    return skeleton(((0.0,) * count, {}), is_array)
-
-
-def _repeats(leaves: list) -> tuple[tuple[int, int], ...]:
-    """Which tensors are given more than once: the place of each again, and its first place."""
-    if len(set(map(id, leaves))) == len(leaves):
-        return ()
-    tensors = [(i, id(leaf)) for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-    first: dict[int, int] = {}
-    pairs = ((i, first.setdefault(key, i)) for i, key in tensors)
-    return tuple((i, j) for i, j in pairs if i != j)
-
-
-def _signature(leaf: Any) -> tuple:
-    """dtype, shape, whether it is a number, wants a gradient, and has none yet."""
-    if type(leaf) is np.ndarray:
-        return leaf.dtype, leaf.shape, False, False, True
-    if isinstance(leaf, Tensor):
-        return *leaf.type, leaf.requires_grad, leaf._grad is None
-    return input_type(leaf)
-
-
-def _differences(old: Key, new: Key, names: Sequence[str]) -> list[str]:
-    leaves = [readable(path, names) for path, entry in new[0] if entry is None]
-    found = []
-    if old[0] != new[0]:
-        found.append(changed_static(old[0], new[0], names))
-    if old[1] != new[1]:
-        found.append("gradients are " + ("wanted" if new[1] else "not wanted"))
-    for i, j in sorted({*old[2]} ^ {*new[2]}):
-        same = "" if (i, j) in new[2] else " not"
-        found.append(f"argument {leaves[i]} is{same} argument {leaves[j]}")
-    for name, a, b in zip(leaves, old[3:], new[3:], strict=False):
-        if a != b:
-            found.append(f"argument {name} is {_shown(b)}, it was {_shown(a)}")
-    return found
-
-
-def _gathered(changes: list[str]) -> Iterator[str]:
-    """One for each kind of setting: train() and eval() change it in every module below."""
-    kinds: dict[str, list[str]] = {}
-    for change in changes:
-        kinds.setdefault(change.rpartition(".")[2], []).append(change)
-    for first, *others in kinds.values():
-        yield f"{first} (and {len(others)} more like it)" if others else first
-
-
-def _shown(signature: tuple) -> str:
-    dtype, shape, _, *gradient = signature
-    notes = {(True, True): " with requires_grad", (True, False): " with a gradient in .grad"}
-    return f"{dtype}{list(shape)}{notes.get(tuple(gradient), '')}"
+    kept = budgets.as_bytes(max_bytes, "max_bytes")
+    options = Options(budget, validate, sanitize, max_tapes, kept)
+    return Compiled(function, EXACT if exact else PIPELINE, threads, options)

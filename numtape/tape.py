@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from numtape.calls import Lease, Reverse
+from numtape.calls import Lease, Reverse, plain
 from numtape.inspect.report import PassReport
 from numtape.ir.graph import Graph
 from numtape.ir.interpreter import active
@@ -35,7 +35,7 @@ from numtape.tracer.recorder import CONSUMED, EAGER
 from numtape.tracer.structure import flatten, rebuild
 from numtape.tracer.tensor import Structure, Tensor, TraceError
 from numtape.tracer.trace import input_type, is_array, trace, two_ways
-from numtape.tracer.traced import USED_UP, Gradient, Output, Traced, Watch, parted, settled
+from numtape.tracer.traced import USED_UP, Gradient, Traced, Watch, is_place, parted, settled
 from numtape.tracer.watching import lasting, watches
 from numtape.turns import in_turn, turns
 
@@ -49,6 +49,7 @@ sanitizer = lazy("numtape.runtime.sanitizer")
 profiling = lazy("numtape.runtime.profile")
 
 _HOLDS = methodcaller("holds")
+PER_NODE = 3_000  # bytes, as measured on models
 STAGES = ("traced", "joint", "optimized")
 
 
@@ -168,6 +169,11 @@ class CompiledTape:
         return self._tape.memory
 
     @property
+    def nbytes(self) -> int:
+        """What a cache holds for this tape alone, about: constants, graphs, plan and program."""
+        return self.memory.constants + PER_NODE * len(self._tape.graph.nodes)
+
+    @property
     def plan(self) -> Plan:
         """The order of the kernels and the memory of every value; printed, a table."""
         return self._tape.plan
@@ -278,7 +284,7 @@ class CompiledTape:
             raise
         outputs = self._outputs(leaves, arrays, bound)
         report(noted)
-        return rebuild(self._traced.result, _is_output, lambda o: outputs[o.position])
+        return rebuild(self._traced.result, is_place, lambda o: outputs[o.position])
 
     def _replay(self, leaves: Sequence[Any], bound: Bound) -> tuple[list[np.ndarray], list[Noted]]:
         """Copies of the results; an error leaves all state either as it was or as it shall be."""
@@ -356,7 +362,7 @@ class CompiledTape:
             if position is None:
                 tensor._grad = None
             else:
-                tensor._grad = CONSUMED if position == USED_UP else _tensor(arrays[position])
+                tensor._grad = CONSUMED if position == USED_UP else plain(arrays[position])
 
     def _outputs(
         self, leaves: Sequence[Any], arrays: list[np.ndarray], bound: Bound
@@ -389,11 +395,3 @@ def _tensor_at(target: Any, leaves: Sequence[Any]) -> Any:
 
 def _array(leaf: Any) -> np.ndarray:
     return leaf._payload if isinstance(leaf, Tensor) else leaf
-
-
-def _tensor(array: np.ndarray) -> Tensor:
-    return Tensor.wrap(array, Type(array.dtype, array.shape))
-
-
-def _is_output(value: Any) -> bool:
-    return isinstance(value, Output)

@@ -33,7 +33,8 @@ LAYERS["training"] = {*LAYERS} - {"passes", "runtime"}
 LAYERS["cli"] = {*LAYERS} - {"passes", "runtime"}
 MODULES = {
     **dict.fromkeys(
-        ("compiler", "tape", "calls", "turns", "budget", "options", "checking"), "compile"
+        ("compiler", "caching", "tape", "calls", "turns", "budget", "options", "checking"),
+        "compile",
     ),
     "__init__": "facade",
     "__main__": "cli",

@@ -3,8 +3,11 @@
 import gc
 import linecache
 import re
+import warnings
+import weakref
 
 import numpy as np
+import pytest
 
 import numtape as nt
 from numtape import compiler, nn
@@ -106,8 +109,9 @@ def test_a_dropped_tape_is_told():
 
 def test_reasons_are_bounded():
     double = nt.compile(lambda x: x * 2, max_tapes=2)
-    for n in range(compiler.REASONS + 5):
-        double(np.ones(n))
+    with pytest.warns(nt.RetraceWarning):
+        for n in range(compiler.REASONS + 5):
+            double(np.ones(n))
     assert double.traces == compiler.REASONS + 5
     assert len(double.misses) == compiler.REASONS
     assert double.explain().splitlines()[-1].startswith(f"trace {double.traces}: argument x")
@@ -137,3 +141,123 @@ def test_the_source_of_a_tape_that_went_is_forgotten():
     compiled(np.ones(3))
     gc.collect()
     assert name not in linecache.cache
+
+
+# ---- bytes --------------------------------------------------------------------------------
+
+
+def with_constant(x):
+    """A tape of its own for each length, with 4 bytes of constants for each entry and more."""
+    return x + nt.cumsum(nt.ones(x.shape[0], np.float32))
+
+
+def lengths_kept(compiled):
+    return [tape.arguments[0].shape[0] for tape in compiled.tapes]
+
+
+def test_tapes_are_bounded_in_bytes():
+    compiled = nt.compile(with_constant, max_bytes="100kB")
+    for n in (5_000, 6_000, 5_000, 7_000):
+        compiled(np.ones(n, np.float32))
+    assert lengths_kept(compiled) == [5_000, 7_000]
+    assert sum(tape.nbytes for tape in compiled.tapes) <= 100_000
+    assert compiled.explain().endswith(", and 1 dropped")
+
+
+def test_a_tape_counts_its_constants_and_program():
+    small, large = (nt.compile(with_constant).tape(np.ones(n, np.float32)) for n in (10, 10_010))
+    assert large.nbytes - small.nbytes == pytest.approx(40_000, abs=64)
+    assert small.nbytes > 1_000
+
+
+def test_the_latest_tape_stays_beyond_the_limit_alone():
+    compiled = nt.compile(with_constant, max_bytes=1)
+    for n in (5_000, 6_000, 6_000):
+        compiled(np.ones(n, np.float32))
+    assert lengths_kept(compiled) == [6_000]
+    assert compiled.traces == 2
+
+
+@pytest.mark.parametrize("wrong", [0, -1, "some", 1.5, True])
+def test_bytes_that_are_none(wrong):
+    with pytest.raises(ValueError, match="max_bytes is a positive number of bytes"):
+        nt.compile(with_constant, max_bytes=wrong)
+
+
+def test_memory_of_the_largest_tape_goes_with_it():
+    compiled = nt.compile(lambda x: nt.exp(x) * 2.0, max_tapes=1)
+    compiled(np.ones(100_000))
+    block = weakref.ref(compiled.tapes[0]._tape.acquire().block)
+    compiled.tapes[0]._tape.release(next(iter(block().bound.values())))
+    compiled(np.ones(10))
+    compiled(np.ones(10))
+    gc.collect()
+    assert block() is None
+
+
+# ---- storms -------------------------------------------------------------------------------
+
+
+def warned(compiled, calls):
+    """The one warning that the calls give."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        for args in calls:
+            compiled(*args)
+    (warning,) = found
+    assert warning.category is nt.RetraceWarning
+    assert __file__ in str(warning.message)
+    return str(warning.message)
+
+
+def test_a_storm_of_lengths_tells_the_axis_and_how_to_bucket():
+    def shift(tokens, targets, scale):
+        return (tokens + targets) * scale
+
+    ids = [np.ones((4, n), np.int64) for n in range(3, 43)]
+    said = warned(nt.compile(shift), [(x, x, 1.0) for x in ids])
+    assert "shift was traced 16 times in 16 calls" in said
+    assert "axis 1 of argument tokens and axis 1 of argument targets had 16 lengths" in said
+    assert "from 3 to 18: padded to multiples of 2" in said
+    assert "they would need 8 tapes" in said
+    assert "scale" not in said
+
+
+def test_a_storm_of_integers_tells_the_way_out():
+    compiled = nt.compile(lambda x, step: x * step)
+    said = warned(compiled, [(ONES, step) for step in range(40)])
+    assert "argument step had 16 values (0, 1, 2, ...), and a tape is made for each" in said
+    assert "give it as a float or an array, np.asarray(value)" in said
+    for step in range(40):
+        for given in (float(step), np.asarray(step), np.int64(step)):
+            assert compiled(ONES, given).tolist() == [step] * 3
+    assert compiled.traces == 42
+
+
+def test_a_storm_of_settings_tells_the_setting():
+    class Scaled(nn.Module):
+        def forward(self, x):
+            return x * self.factor
+
+    module, compiled = Scaled(), None
+    compiled = nt.compile(module)
+
+    def calls():
+        for factor in range(20):
+            module.factor = factor
+            yield (ONES,)
+
+    assert "15 times the reason was: " in (said := warned(compiled, calls()))
+    assert ".factor changed" in said
+
+
+def test_shapes_that_come_again_are_no_storm():
+    compiled = nt.compile(lambda x: x * 2)
+    shapes = [np.ones(n) for n in range(1, 13)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(8):
+            for x in shapes:
+                compiled(x)
+        for n in range(13, 20):
+            compiled(np.ones(n))

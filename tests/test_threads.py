@@ -8,6 +8,7 @@ import time
 from functools import partial
 
 import numpy as np
+import pytest
 
 import numtape as nt
 from numtape.runtime import blocks
@@ -51,6 +52,7 @@ def test_a_call_in_flight_is_collected_while_a_block_is_taken(monkeypatch):
     assert finish(lambda: loss(np.ones(5)), seconds=10) == []
 
 
+@pytest.mark.filterwarnings("ignore::numtape.RetraceWarning")
 def test_tapes_are_found_while_others_are_made():
     interval = sys.getswitchinterval()
     add = nt.compile(lambda x: x + 1.0, max_tapes=300)

@@ -34,7 +34,7 @@ def bits(results):
 def with_pass(function, step, at=3):
     """The function compiled with one more pass in the pipeline, each validated."""
     passes = (*PIPELINE[:at], step, *PIPELINE[at:])
-    return Compiled(function, passes, None, 64, Options(validate=True))
+    return Compiled(function, passes, None, Options(validate=True))
 
 
 def caught(function, step, *arguments, at=3):
@@ -143,7 +143,7 @@ def test_a_malformed_graph_is_the_verifiers():
 def test_a_reassociating_pass_called_exact_names_itself(name):
     function, arguments = gpt_step(layers=1, width=64, length=64)
     relabelled = tuple(replace(p, exact=True) if p.name == name else p for p in PIPELINE)
-    compiled = Compiled(function, relabelled, None, 64, Options(validate=True))
+    compiled = Compiled(function, relabelled, None, Options(validate=True))
     with pytest.raises(MistranslatedError) as found:
         compiled.tape(*arguments)
     assert found.value.stage == name

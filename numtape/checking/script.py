@@ -38,7 +38,7 @@ def script(case: Case, step: Pass | None) -> str:
         "",
         "",
         f"expected = function({tensors})",
-        f"found = Compiled(function, ({passes}Pass(composites, True),), None, 1)({given})",
+        f"found = Compiled(function, ({passes}Pass(composites, True),))({given})",
         "for x, y in zip(expected, found, strict=True):",
         '    print("reference:", x.numpy(), "compiled:", y.numpy(), sep="\\n")',
         '    print("same:", np.array_equal(x.numpy(), y.numpy(), equal_nan=True))',

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _FILES = ("budget.py", "calls.py", "compiler.py", "functions.py", "options.py", "tape.py")
-_FOLDERS = ("ir", "tracer", "passes", "runtime", "checking", "nn", "optim")
+_FOLDERS = ("ir", "tracer", "passes", "runtime", "checking", "caching", "nn", "optim")
 _PLUMBING = tuple(PACKAGE + part for part in (*_FOLDERS, *_FILES))
 _GENERATED = ("<frozen", "<numtape")  # parts of Python, and tapes
 _STANDARD = os.path.dirname(os.__file__) + os.sep

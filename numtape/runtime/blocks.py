@@ -82,6 +82,14 @@ class Blocks:
         while self._returned:
             self._free.append(self._returned.popleft())
 
+    def shrink(self, nbytes: int) -> None:
+        """Let go of free blocks that are larger than any tape needs now."""
+        with self._lock:
+            self._collect()
+            for block in [b for b in self._free if _size(b) > nbytes]:
+                block.bound.clear()
+                self._free.remove(block)
+
     def give(self, block: Block) -> None:
         """Take a block back for the next call."""
         self._returned.append(block)

@@ -95,6 +95,10 @@ class Output:
     position: int
 
 
+def is_place(value: Any) -> bool:
+    return isinstance(value, Output)
+
+
 USED_UP = -1
 
 
