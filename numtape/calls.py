@@ -92,7 +92,7 @@ class _Call:
             _warn_of_zeros([t.numpy() for t in found if t is not None])
         for gradient in found:
             if gradient is not None and grad_enabled():
-                gradient.record(_UNKNOWN, (g, *inputs), {})
+                gradient.record(_UNKNOWN, (g, *inputs), {}, copied=1 + len(inputs))
         return found
 
     def _run(self, g: Tensor) -> list[np.ndarray]:
@@ -154,7 +154,8 @@ _UNKNOWN: Any = _Unknown()
 class Reverse:
     """The reverse part of a tape: what all of its calls have in common.
 
-    read   the captured tensors that it reads, which must not change before it runs.
+    read   the captured tensors (and arrays, as tensors) that it reads where they are, which must
+           not change before it runs.
     early  how many results the forward tape gives.
     """
 
@@ -185,11 +186,11 @@ class Reverse:
         inputs = (*leaves, *self._read)
         if len(self._sources) == 1:
             tensors = list(map(Tensor.wrap, arrays, types))
-            tensors[self._sources[0]].record(call, inputs, {})
+            tensors[self._sources[0]].record(call, inputs, {}, copied=len(leaves))
             return tensors
         nothing = np.broadcast_to(np.zeros((), self._whole.dtype), self._whole.shape)
         whole = Tensor.wrap(nothing, self._whole)
-        whole.record(call, inputs, {})
+        whole.record(call, inputs, {}, copied=len(leaves))
         tensors = list(map(Tensor.wrap, arrays, types))
         for i, (source, (start, stop)) in enumerate(zip(self._sources, self.parts, strict=True)):
             part: Any = _Part(call, i)

@@ -20,6 +20,7 @@ from numtape.lazy import lazy
 from numtape.options import DEFAULT, Options
 from numtape.passes import EXACT, PIPELINE, Pass
 from numtape.tape import CompiledTape
+from numtape.tracer.once import check_returns
 from numtape.tracer.structure import Skeleton, parameter_names
 from numtape.tracer.trace import tracing
 
@@ -210,6 +211,7 @@ def compile(
     """
     if not callable(function):
         raise TypeError(f"compile takes a function or module, not {type(function).__name__}")
+    check_returns(function)
     if max_tapes < 1:
         raise ValueError(f"max_tapes is at least 1, not {max_tapes}")
     if sanitize and memory is not None:

@@ -30,11 +30,11 @@ from numtape.runtime.cost import Cost, cost
 from numtape.runtime.memory import Memory
 from numtape.runtime.plan import Plan, plan
 from numtape.runtime.tape import Tape, explain
-from numtape.tracer.aliases import first_alias, owner, shares_memory
+from numtape.tracer.aliases import first_alias, owner, shares_memory, two_ways
 from numtape.tracer.recorder import CONSUMED, EAGER
 from numtape.tracer.structure import flatten, rebuild
 from numtape.tracer.tensor import Structure, Tensor, TraceError
-from numtape.tracer.trace import input_type, is_array, trace, two_ways
+from numtape.tracer.trace import input_type, is_array, trace_call
 from numtape.tracer.traced import USED_UP, Gradient, Traced, Watch, is_place, parted, settled
 from numtape.tracer.watching import lasting, watches
 from numtape.turns import in_turn, turns
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 pictures = lazy("numtape.inspect.draw")  # graphviz takes as long to load as NumPy
 budgets = lazy("numtape.budget")
+repeats = lazy("numtape.checking.repeats")
 validation = lazy("numtape.checking.validation")
 sanitizer = lazy("numtape.runtime.sanitizer")
 profiling = lazy("numtape.runtime.profile")
@@ -76,27 +77,23 @@ class CompiledTape:
         self.phases: dict[str, float] = {}
         self._seen = Structure.changes  # before: what changes from here on is looked at again
         with active(EAGER):
-            found = watches(function, args, kwargs)
+            found, generators = watches(function, args, kwargs)
         with _uncollected():
-            self._make(function, args, kwargs, passes, blocks)
+            again = partial(trace_call, function, args, kwargs, generators)
+            with self._timed("trace"):
+                self._traced: Traced = again()
+            if options.validate:
+                repeats.check_repeats(self._traced, again)
+            self._make((args, kwargs), passes, blocks)
         kept = lasting(found, self._traced.captured)
         self._watches: tuple[Watch, ...] = settled(kept, self._traced)
         self._prepare_call()
 
-    def _make(
-        self,
-        function: Callable,
-        args: tuple,
-        kwargs: dict,
-        passes: tuple[Pass, ...],
-        blocks: Blocks,
-    ) -> None:
-        with self._timed("trace"):
-            self._traced: Traced = trace(function, *args, **kwargs)
+    def _make(self, given: tuple, passes: tuple[Pass, ...], blocks: Blocks) -> None:
         program = self._traced.program
         checks = None
         if self._options.validate:
-            checks = validation.Validation(self._inputs(program, (args, kwargs)))
+            checks = validation.Validation(self._inputs(program, given))
         with self._timed("passes"):
             run = optimise if checks is None else checks.optimise
             optimised = budgets.within(self._options.memory, program, passes, self._planned, run)
@@ -262,12 +259,13 @@ class CompiledTape:
         return None if joint is None else Reverse(joint, self._read_late(), self._early)
 
     def _read_late(self) -> list[Tensor]:
-        """The captured tensors that the reverse tape reads where they are."""
+        """The captured tensors and arrays that the reverse tape reads where they are."""
         plan, traced = self.plan, self._traced
         read = [v for node in plan.order[plan.first :] for v in node.inputs]
         roots = {plan.places[v].root for v in (*read, *plan.graph.outputs[self._early :])}
         captured = zip(traced.captured, plan.graph.inputs[traced.arguments :], strict=False)
-        return [c for c, v in captured if v in roots and isinstance(c, Tensor)]
+        found = [c for c, v in captured if v in roots and not isinstance(c, Gradient)]
+        return [c if isinstance(c, Tensor) else plain(c) for c in found]
 
     def run(self, leaves: Sequence[Any]) -> Any:
         """The result for these argument leaves; what the function assigns is assigned."""
@@ -315,7 +313,7 @@ class CompiledTape:
     def _refuse_captured(self, leaves: Sequence[Any]) -> None:
         for name, leaf in zip(self._traced.graph.names, leaves, strict=False):
             if id(leaf) in self._traced.reached:
-                raise TraceError(f"at {user_line()}: {two_ways(name, leaf)}")
+                raise TraceError(f"at {user_line()}: {two_ways(name, leaf.type)}")
 
     def _refuse_shared(self, leaves: Sequence[Any]) -> None:
         """What the function updates can be written to, and comes in by no other way as well."""

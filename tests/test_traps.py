@@ -3,7 +3,9 @@
 A compiled function either does what the eager one does, or raises an error that names the line.
 """
 
+import itertools
 import random
+import time
 
 import numpy as np
 import pytest
@@ -214,3 +216,157 @@ def test_eager_and_compiled_draw_the_same_numbers(draw):
     assert np.array_equal(eager, replayed)
     assert np.array_equal(nt.random.default.state.numpy(), state)
     assert not np.array_equal(eager[0], eager[1])
+
+
+OWN = np.random.default_rng(0)
+OLD = np.random.RandomState(0)
+PYTHON = random.Random(0)
+
+
+class Noisy(nn.Module):
+    def __init__(self):
+        self.rng = np.random.default_rng(0)
+
+    def forward(self, x):
+        return x + self.rng.normal(size=3)
+
+
+def draws_from_own(x):
+    return x + OWN.normal(size=3)
+
+
+def draws_from_old(x):
+    return x + OLD.normal(size=3)
+
+
+def draws_from_an_instance(x):
+    return x + PYTHON.random()
+
+
+def draws_from_an_argument(x, rng=OWN):
+    return x + rng.normal(size=3)
+
+
+@pytest.mark.parametrize(
+    "function, guilty",
+    [
+        (draws_from_own, draws_from_own),
+        (draws_from_old, draws_from_old),
+        (draws_from_an_instance, draws_from_an_instance),
+        (draws_from_an_argument, draws_from_an_argument),
+        (Noisy(), Noisy.forward),
+        (lambda x: draws_from_own(x) * 2, draws_from_own),
+    ],
+)
+def test_own_generators_are_not_frozen(function, guilty):
+    before = OWN.bit_generator.state, OLD.get_state(legacy=False), PYTHON.getstate()
+    with pytest.raises(nt.TraceError, match="random") as error:
+        nt.compile(function)(ONES)
+    assert last_line(guilty) in str(error.value)
+    after = OWN.bit_generator.state, OLD.get_state(legacy=False), PYTHON.getstate()
+    np.testing.assert_equal(after, before)
+
+
+def test_a_generator_as_argument_is_not_frozen():
+    with pytest.raises(nt.TraceError, match="random"):
+        nt.compile(draws_from_an_argument)(ONES, np.random.default_rng(3))
+
+
+def test_a_generator_that_nobody_draws_from_is_no_harm():
+    compiled = nt.compile(lambda x, rng=OWN: x * len(str(rng)))
+    assert compiled(ONES).tolist() == compiled(ONES).tolist()
+    assert len(compiled.tapes) == 1
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x + np.random.default_rng().normal(size=3),
+        lambda x: x * 2 + np.random.default_rng().normal(),
+        lambda x: x + time.perf_counter(),
+    ],
+)
+def test_what_changes_by_itself_is_told_where_compiling_is_checked(function):
+    line = lines_of(function)[0]
+    with pytest.raises(nt.TraceError, match=rf"test_traps\.py:{line}: .* traced again"):
+        nt.compile(function, validate=True)(ONES)
+
+
+class Cached:
+    """Fills its cache while it is traced first."""
+
+    def __init__(self):
+        self.cache = None
+
+    def __call__(self, x):
+        if self.cache is None:
+            self.cache = nt.tensor(2 * ONES)
+        return x * self.cache
+
+
+@pytest.mark.parametrize(
+    "function", [Cached(), lambda x: x + np.random.default_rng(0).normal(size=3), nn.Dropout(0.5)]
+)
+def test_what_is_the_same_again_passes_the_check(function):
+    assert nt.compile(function, validate=True)(ONES).shape == (3,)
+
+
+# ---- iterators ----------------------------------------------------------------------------
+
+
+ITERATOR = itertools.count()
+
+
+def yields(x):
+    yield x
+
+
+async def waits(x):
+    return x
+
+
+class Yields(nn.Module):
+    def forward(self, x):
+        yield x
+
+
+@pytest.mark.parametrize(
+    "items", [(i for i in range(3)), iter([1, 2]), map(abs, [1]), enumerate([1]), ITERATOR]
+)
+def test_iterators_are_no_arguments(items):
+    with pytest.raises(nt.TraceError, match="gives its items once"):
+        nt.compile(lambda x, items: x + sum(items))(ONES, items)
+
+
+def test_an_iterator_outside():
+    class Reads(nn.Module):
+        def __init__(self):
+            self.items = iter([1.0, 2.0])
+
+        def forward(self, x):
+            return x + self.items.__next__()
+
+    for function in (lambda x: x + ITERATOR.__next__(), Reads()):
+        with pytest.raises(nt.TraceError, match="gives its items once"):
+            nt.compile(function)(ONES)
+    assert repr(ITERATOR) == "count(0)"
+
+
+@pytest.mark.parametrize("function", [yields, waits, Yields()])
+def test_functions_that_do_not_return(function):
+    with pytest.raises(TypeError, match=r"gives its results by yield|asynchronous"):
+        nt.compile(function)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: (x * i for i in range(3)),
+        lambda x: map(nt.exp, [x]),
+        lambda x: {"both": (x, enumerate([x]))},
+        lambda x: iter([x]),
+    ],
+)
+def test_results_that_would_run_after_the_trace(function):
+    with pytest.raises(nt.TraceError, match="would run after the trace has ended"):
+        nt.compile(function)(ONES)

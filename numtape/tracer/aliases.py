@@ -8,6 +8,8 @@ from collections.abc import Container, Sequence
 
 import numpy as np
 
+from numtape.ir.types import Type
+
 
 def owner(array: np.ndarray) -> int:
     """The id of what holds the memory of an array: arrays with different ones do not overlap."""
@@ -22,6 +24,14 @@ def shares_memory(changed: str, other: str) -> str:
     return (
         f"the function updates {changed}, which shares memory with {other}; take the view inside "
         "the function, or give one of them a copy of its own"
+    )
+
+
+def two_ways(name: str, type: Type) -> str:
+    """What is wrong with a tensor that is an argument and used from outside as well."""
+    return (
+        f"the tensor given as {name} ({type}) is also used from outside, as a captured "
+        "one; pass it one way only, as an argument or by closure"
     )
 
 

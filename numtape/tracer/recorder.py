@@ -202,7 +202,7 @@ class Recorder:
             if call is not None:  # it lets go of its memory itself
                 call.forget()
         if call is None and release:
-            node.op, node.inputs, node.versions = _RELEASED, (), ()
+            node.op, node.inputs, node.versions, node.contents = _RELEASED, (), (), ()
 
 
 def _leading_to(outputs: Sequence[Tensor], leaves: Sequence[Tensor]) -> Callable[[Tensor], bool]:
@@ -247,8 +247,11 @@ def _check_unchanged(node: Tensor) -> None:
             f"at {user_line()}: backward() has passed here before and let go of what it needs; "
             "call the first backward() with retain_graph=True"
         )
-    for t, version in zip(node.inputs, node.versions, strict=True):
-        if t.version != version:
+    seen = list(zip(node.inputs, node.versions, node.contents, strict=True))
+    if isinstance(node.op, Op):  # others, such as compiled calls, do not read their results
+        seen.append((node, node.version, None))
+    for t, version, content in seen:
+        if t.version != version or t.was_written(content):
             raise RuntimeError(
                 f"at {user_line()}: {t.type} was changed in place after {node.op} had used it, so "
                 "its gradient would be wrong; call backward() before the update, use a copy that "

@@ -16,6 +16,7 @@ from numtape.ir.location import user_line
 from numtape.ir.methods import Methods
 from numtape.ir.op import Op
 from numtape.ir.types import BOOL, FLOAT, Type
+from numtape.tracer.contents import fingerprint
 
 _index = itertools.count()
 
@@ -44,6 +45,8 @@ class Tensor(Methods):
         "_requires_grad",
         "_version",
         "attrs",
+        "contents",
+        "exposed",
         "index",
         "inputs",
         "made",
@@ -68,6 +71,8 @@ class Tensor(Methods):
         self.inputs: tuple[Tensor, ...] = ()
         self.attrs: Mapping[str, Any] = {}
         self.versions: tuple[int, ...] = ()
+        self.contents: tuple[Any, ...] = ()
+        self.exposed: Any = None  # what the array held when the user got hold of it
         # In a list that views share, since they see each other's changes; then who may change it.
         self._version: list[Any] = [0]
         self.made = 0  # the version when this tensor was made
@@ -80,11 +85,21 @@ class Tensor(Methods):
         self._set(payload, type, owner)
         return self
 
-    def record(self, op: Op, inputs: tuple["Tensor", ...], attrs: Mapping[str, Any]) -> None:
-        """Remember how this tensor came about, for `backward()`."""
+    def record(
+        self, op: Op, inputs: tuple["Tensor", ...], attrs: Mapping[str, Any], copied: int = 0
+    ) -> None:
+        """Remember how this tensor came about, for `backward()`.
+
+        Of the first `copied` inputs backward() will not read the memory.
+        """
         self._requires_grad = True
         self.op, self.inputs, self.attrs = op, inputs, attrs
         self.versions = tuple(t.version for t in inputs)
+        known = copied if not self.is_traced else len(inputs)
+        self.contents = (
+            *(None for _ in inputs[:known]),
+            *(None if t.op else fingerprint(t._payload) for t in inputs[known:]),
+        )
 
     @property
     def version(self) -> int:
@@ -144,7 +159,14 @@ class Tensor(Methods):
 
     def _concrete(self, deed: str) -> np.ndarray:
         _recorder().reading(self, deed)
+        if self.op is not None and self.exposed is None:
+            self.exposed = fingerprint(self._payload)
         return self._payload
+
+    def was_written(self, content: Any) -> bool:
+        """Whether the array, seen with this fingerprint or given out, holds something else now."""
+        before = self.exposed if content is None else content
+        return before is not None and fingerprint(self._payload) != before
 
     # ---- gradients -------------------------------------------------------------------------
 

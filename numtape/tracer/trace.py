@@ -4,7 +4,7 @@ What the function reads beyond its arguments (parameters, optimizer state, rando
 of a closure) becomes an input, read anew at each call; what it assigns becomes an update.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from inspect import getattr_static
@@ -17,8 +17,9 @@ from numtape.ir.interpreter import active, current
 from numtape.ir.location import user_line
 from numtape.ir.op import Op, scalar_dtype
 from numtape.ir.types import NUMBER, Scalar, Type
-from numtape.tracer.aliases import first_alias, shares_memory
+from numtape.tracer.aliases import first_alias, shares_memory, two_ways
 from numtape.tracer.chance import without_chance
+from numtape.tracer.once import refuse_late_result
 from numtape.tracer.recorder import (
     Recorder,
     check_assignable,
@@ -115,7 +116,7 @@ class Trace(Recorder):
         inside = self._inside.get(id(tensor))
         if inside is not None:
             name = self.builder.names[self._arguments[id(inside)]]
-            raise TraceError(f"at {user_line()}: {two_ways(name, tensor)}")
+            raise TraceError(f"at {user_line()}: {two_ways(name, tensor.type)}")
 
     @staticmethod
     def _refuse_history(source: Any) -> None:
@@ -262,6 +263,7 @@ class Trace(Recorder):
 
     def finish(self, name: str, result: Any, arguments: list[Tensor]) -> Traced:
         self._refuse_aliases()
+        refuse_late_result(result)
         outputs: list[Tensor] = []
 
         def place(tensor: Any) -> Output:
@@ -329,14 +331,6 @@ class Trace(Recorder):
         return self._outside(tensor), place(g).position
 
 
-def two_ways(name: str, tensor: Tensor) -> str:
-    """What is wrong with a tensor that is an argument and used from outside as well."""
-    return (
-        f"the tensor given as {name} ({tensor.type}) is also used from outside, as a captured "
-        "one; pass it one way only, as an argument or by closure"
-    )
-
-
 def _kind(gradient: Any) -> Any:
     return gradient.type if isinstance(gradient, Tensor) else gradient
 
@@ -371,7 +365,12 @@ def trace(function: Callable, *args: Any, **kwargs: Any) -> Traced:
 
     Raises `TraceError` where the function depends on values that are not known while tracing.
     """
-    return without_chance(lambda: _trace(function, args, kwargs))
+    return trace_call(function, args, kwargs, ())
+
+
+def trace_call(function: Callable, args: tuple, kwargs: dict, generators: Sequence) -> Traced:
+    """`trace`; what draws from one of the `generators` is refused as well."""
+    return without_chance(lambda: _trace(function, args, kwargs), generators)
 
 
 def _trace(function: Callable, args: tuple, kwargs: dict) -> Traced:

@@ -15,7 +15,10 @@ from typing import Any
 import numpy as np
 
 from numtape.ir.location import is_user_file
+from numtape.tracer.chance import GENERATORS
+from numtape.tracer.contents import fingerprint, sample
 from numtape.tracer.holder import Holder, mark
+from numtape.tracer.once import refuse_iterator
 from numtape.tracer.structure import children, flatten
 from numtape.tracer.tensor import Tensor
 from numtape.tracer.traced import Watch
@@ -24,7 +27,8 @@ _LEAVES = (bool, int, float, str, bytes, type(None), np.generic, Tensor)
 _METHODS = (FunctionType, staticmethod, classmethod, property, cached_property)
 _CONTAINERS = (list, tuple, dict, set, frozenset)
 LONGEST = 1000  # entries of a container that is watched: a longer one is data, not settings
-LARGEST = 1 << 16  # bytes of an array that is compared at each call
+SMALL = 1 << 16  # bytes of an array of which all are compared at each call
+LARGEST = 1 << 24  # bytes of an array that is gone through at each call; of others, samples
 
 _Read = Callable[[], Any]
 
@@ -51,8 +55,14 @@ def _is_fixed(container: Any) -> bool:
     return isinstance(container, tuple) and not any(isinstance(e, _CONTAINERS) for e in container)
 
 
-def watches(function: Callable, args: tuple = (), kwargs: Mapping | None = None) -> list[Watch]:
-    """Watches on all that `function` can read, and its static arguments with it."""
+def watches(
+    function: Callable, args: tuple = (), kwargs: Mapping | None = None
+) -> tuple[list[Watch], list[Any]]:
+    """Watches on all that `function` can read, and its static arguments with it; and the
+    generators of random numbers among that.
+
+    Raises `TraceError` where that is an iterator, whose items would come once.
+    """
     arguments = flatten((args, dict(kwargs or {})), lambda tree: not children(tree))
     static = [value for _, value in arguments if not isinstance(value, np.ndarray)]
     names: set[str] = set()
@@ -61,7 +71,7 @@ def watches(function: Callable, args: tuple = (), kwargs: Mapping | None = None)
         found = list(walk.inside("the function", function))
         found += chain.from_iterable(walk.inside("an argument", value) for value in static)
         if walk.names == names:
-            return found
+            return found, walk.generators
         names = walk.names  # an object may be read by a function that it is passed to
 
 
@@ -89,6 +99,7 @@ class _Walk:
     def __init__(self, names: set[str]) -> None:
         self._mentioned = names
         self.names = set(names)
+        self.generators: list[Any] = []
         self._seen: set[tuple[int, int | str]] = set()
 
     def _first_time(self, value: Any, key: int | str = "") -> bool:
@@ -114,11 +125,12 @@ class _Walk:
         """Watches on what can change while the value stays the same object."""
         if isinstance(value, _LEAVES):
             return
+        refuse_iterator(what, value)
         if isinstance(value, np.ndarray):
-            if value.nbytes <= LARGEST and self._first_time(value):
-                yield Content(
-                    f"the content of {what}", value.tobytes, value.tobytes(), array=value
-                )
+            if self._first_time(value):
+                yield _content(what, value)
+        elif isinstance(value, GENERATORS):
+            self.generators.append(value)
         elif isinstance(value, _CONTAINERS):
             if len(value) <= LONGEST and self._first_time(value):
                 yield from self._entries(what, value)
@@ -169,6 +181,15 @@ class _Walk:
                 yield from self.watched(f"{what}.{name}", read, counted)
             else:
                 yield from self._called(inherited[name], instance)
+
+
+def _content(what: str, array: np.ndarray) -> Content:
+    """A watch on the entries: on all bytes, on their sum, or on samples, by the size."""
+    read: _Read = array.tobytes
+    if array.nbytes > SMALL:
+        summed = array.nbytes <= LARGEST and array.dtype.kind in "fiub" and array.itemsize <= 8
+        read = partial(fingerprint if summed else sample, array)
+    return Content(f"the content of {what}", read, read(), array=array)
 
 
 def _holders(value: Any) -> Iterator[Holder]:
