@@ -53,6 +53,8 @@ def _signature(leaf: Any) -> tuple:
         return leaf.dtype, leaf.shape, False, False, True
     if isinstance(leaf, Tensor):
         return *leaf.type, leaf.requires_grad, leaf._grad is None
+    if isinstance(leaf, float):  # no tensor, even of the same type: it cannot be assigned
+        return input_type(leaf)
     return *input_type(leaf), False, True
 
 
