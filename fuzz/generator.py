@@ -173,6 +173,7 @@ class _Generator:
             options={
                 "tile": int(self.rng.choice([0, 0, 48, 96, 144, 500])),
                 "budget": bool(self.rng.random() < 0.04),
+                "some": bool(self.rng.random() < 0.5),
             },
         )
 

@@ -57,7 +57,7 @@ class Program:
     reduction: str = "({0} * {0}).sum()"
     optimizer: str = "optim.SGD({0}, lr=0.05, momentum=0.9)"
     floats: tuple[int, ...] = ()  # the outputs that a loss is made of
-    options: dict[str, Any] = field(default_factory=dict)  # of the check: small tiles, budget
+    options: dict[str, Any] = field(default_factory=dict)  # small tiles, budget, some results
 
     def of_role(self, *roles: str) -> list[int]:
         return [n for n, given in self.inputs.items() if given.role in roles]
@@ -212,6 +212,8 @@ class Instance:
             tensor.grad = None
         places = [self.program.outputs.index(n) for n in self.program.floats]
         parts = [results[i] for i in places if results[i].requires_grad]
+        if self.program.options.get("some"):  # to the others no gradient comes
+            parts = parts[::2]
         if not parts:
             return []
         reduced = [eval(self.program.reduction.format("t"), {"t": t, "nt": nt}) for t in parts]

@@ -4,18 +4,17 @@ Such a call holds its arena by a lease, so that no other call overwrites what th
 reads. The arena goes back when the reverse tape has run, or when nobody can ask for it any more.
 """
 
-import warnings
 from collections.abc import Callable, Sequence
-from functools import reduce
-from operator import or_
 from typing import Any
 
 import numpy as np
 
+from numtape.ir.graph import Graph
 from numtape.ir.location import user_line
 from numtape.ir.ops.parts import place
 from numtape.ir.types import Type
 from numtape.runtime.blocks import Bound
+from numtape.runtime.sources import sources
 from numtape.runtime.tape import Tape
 from numtape.tracer.recorder import grad_enabled
 from numtape.tracer.tensor import Tensor
@@ -38,6 +37,10 @@ class Lease:
                 "first backward() retain_graph=True, or call the compiled function again"
             )
         return self._bound
+
+    def reverse(self, reached: int) -> Callable[[], None]:
+        """The reverse tape for gradients of these results, as bits."""
+        return self._tape.reverse(self.bound, reached)
 
     def end(self) -> None:
         """Give the arena back; later uses are errors."""
@@ -88,8 +91,6 @@ class _Call:
         leads = self._reverse.leads
         wanted = [not self.reached or bool(self.reached & bits) for bits in leads]
         found = [plain(a) if w else None for a, w in zip(self._run(g), wanted, strict=True)]
-        if self.reached and self.reached != self._reverse.all_sources:
-            _warn_of_zeros([t.numpy() for t in found if t is not None])
         for gradient in found:
             if gradient is not None and grad_enabled():
                 gradient.record(_UNKNOWN, (g, *inputs), {}, copied=1 + len(inputs))
@@ -97,12 +98,11 @@ class _Call:
 
     def _run(self, g: Tensor) -> list[np.ndarray]:
         bound = self._lease.bound
-        assert bound.second is not None
         kept = bound.arena.copy() if self.retain else None  # what the reverse tape works over
         flat, parts = g.numpy().reshape(-1), self._reverse.parts
         for place_, (start, stop) in zip(bound.arguments[-len(parts) :], parts, strict=True):
             place_[...] = flat[start:stop].reshape(place_.shape)
-        bound.second()
+        self._lease.reverse(self.reached or self._reverse.all_sources)()
         found = [a.copy() for a in bound.outputs[self._reverse.early :]]
         if kept is None:
             self._lease.end()
@@ -161,7 +161,7 @@ class Reverse:
 
     def __init__(self, joint: Joint, read: Sequence[Tensor], early: int) -> None:
         self.early = early
-        self.leads = _leads(joint)
+        self.leads = _leads(joint.graph)
         self.all_sources = (1 << len(joint.sources)) - 1
         self._read = tuple(read)
         self._sources = joint.sources
@@ -198,28 +198,11 @@ class Reverse:
         return tensors
 
 
-def _leads(joint: Joint) -> list[int]:
-    """For each leaf, as bits, the sources whose gradients reach its own."""
-    graph = joint.graph
+def _leads(graph: Graph) -> list[int]:
+    """For each leaf, as bits, the results whose gradients reach its own."""
     assert graph.early is not None
-    inputs, outputs = graph.early
-    found = {v: 1 << i for i, v in enumerate(graph.inputs[inputs:])}
-    for node in graph.nodes:
-        found[node] = reduce(or_, (found.get(v, 0) for v in node.inputs), 0)
-    return [found.get(v, 0) for v in graph.outputs[outputs:]]
-
-
-def _warn_of_zeros(gradients: Sequence[np.ndarray]) -> None:
-    """The reverse tape starts from 0 at results that backward() does not come from; an infinite
-    slope makes NaN of it, where eager mode would not have gone there."""
-    if any(not np.isfinite(g).all() for g in gradients):
-        warnings.warn(
-            f"at {user_line()}: this backward() comes from some of the results of a compiled call "
-            "and gives inf or NaN, which may come from the others, whose gradients are taken for "
-            "0; return those with detach(), or call backward() inside the compiled function",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+    found = sources(graph)
+    return [found.get(v, 0) for v in graph.outputs[graph.early[1] :]]
 
 
 def plain(array: np.ndarray) -> Tensor:

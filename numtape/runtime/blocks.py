@@ -41,8 +41,16 @@ class Bound:
         """`fixed` bytes are the tape's own: what is computed once must not be shared."""
         self.block = block
         self.arena = block.memory[:nbytes]
-        made = bind(self.arena, reserve(fixed), *captured)
+        self._outside = reserve(fixed), *captured
+        made = bind(self.arena, *self._outside)
         self.arguments, self.outputs, self.first, self.update, self.second = made
+        self._seconds: dict[Bind, Callable[[], None]] = {}
+
+    def second_of(self, bind: Bind) -> Callable[[], None]:
+        """The reverse tape of another source for the same plan."""
+        if bind not in self._seconds:
+            *_, self._seconds[bind] = bind(self.arena, *self._outside)
+        return self._seconds[bind]
 
 
 class Blocks:

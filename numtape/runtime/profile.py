@@ -205,7 +205,7 @@ def profile(tape: Tape, arguments: Sequence[Any], rounds: int) -> Profile:
     source, needs = emit(tape.plan, hooks)
     lines = hooks.lines
     clock = _Clock(len(lines))
-    timed = load(source, f"{tape.filename[:-1]} timed>", {**needs, "clock": clock})
+    timed = load(source, {**needs, "clock": clock}, f"{tape.filename[:-1]} timed>")
     runs = Runs(tape, arguments)
     best = [np.inf] * len(lines)
     replay = np.inf

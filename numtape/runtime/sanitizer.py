@@ -48,7 +48,7 @@ class SanitizedTape(Tape):
         def bind(arena: np.ndarray, constants: np.ndarray, *captured: np.ndarray) -> tuple:
             shadow = _Shadow(facts, arena)
             names = {**needs, "before": shadow.before, "after": shadow.after}
-            return shadow.watched(*load(source, self.filename, names)(arena, constants, *captured))
+            return shadow.watched(*load(source, names, self.filename)(arena, constants, *captured))
 
         return source, bind
 

@@ -7,7 +7,7 @@ overwrite each other.
 import itertools
 import linecache
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numtape.runtime.blocks import Bind, Blocks, Bound
 from numtape.runtime.emit import emit
 from numtape.runtime.memory import Memory
 from numtape.runtime.plan import Plan
+from numtape.runtime.sources import write_for
 
 _serial = itertools.count()
 
@@ -37,14 +38,19 @@ class Tape:
         self.captured = tuple(captured)
         self.filename = f"<numtape {plan.graph.name} {next(_serial)}>"
         self.source, self.bind = self.written()
-        weakref.finalize(self, linecache.cache.pop, self.filename, None)
+        self._forgotten(self.filename)
         self._nbytes = plan.memory.arena
+        self._partial: dict[int, Bind] = {}
         self._blocks = blocks if blocks is not None else Blocks()
+
+    def _forgotten(self, filename: str) -> None:
+        """The source goes with the tape."""
+        weakref.finalize(self, linecache.cache.pop, filename, None)
 
     def written(self) -> tuple[str, Bind]:
         """The source, and the `bind` that it defines."""
         source, needs = emit(self.plan)
-        return source, load(source, self.filename, needs)
+        return source, load(source, needs, self.filename)
 
     @property
     def memory(self) -> Memory:
@@ -64,6 +70,18 @@ class Tape:
         """Give the block back for the next call."""
         self._blocks.give(bound.block)
 
+    def reverse(self, bound: Bound, reached: int) -> Callable[[], None]:
+        """The reverse tape where gradients come to these results (bits, in their order)."""
+        late = len(self.graph.inputs) - (self.graph.early or (0, 0))[0]
+        if reached == (1 << late) - 1:
+            assert bound.second is not None
+            return bound.second
+        if reached not in self._partial:
+            filename = f"{self.filename[:-1]} for {reached:b}>"
+            self._partial[reached] = load(*write_for(self.plan, reached), filename)
+            self._forgotten(filename)
+        return bound.second_of(self._partial[reached])
+
     @property
     def arenas(self) -> int:
         """Blocks now lying free."""
@@ -81,7 +99,7 @@ def explain(error: BaseException, filename: str) -> None:
         frame = frame.tb_next
 
 
-def load(source: str, filename: str, needs: Mapping[str, Any]) -> Bind:
+def load(source: str, needs: Mapping[str, Any], filename: str) -> Bind:
     """The `bind` of a source, which is shown to tracebacks, pdb and profilers."""
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     namespace: dict[str, Any] = {"np": np, **needs}
