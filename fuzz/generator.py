@@ -30,8 +30,10 @@ def generate(seed: int) -> Program:
     for attempt in range(20):
         program = _Generator(seed, attempt).program()
         try:
-            made = Instance(program)
-            made.run(made.function)
+            # A tape is made for gradients that come from all results, so they have to exist.
+            for options in (program.options, program.options | {"some": False}):
+                made = Instance(replace(program, options=options))
+                made.run(made.function)
             return program
         except REFUSALS:  # a gradient through what was assigned, and the like
             continue
