@@ -172,3 +172,37 @@ def test_training_steps_on_one_storage_take_turns():
     finally:
         sys.setswitchinterval(interval)
     assert np.array_equal(total.numpy(), np.full((64, 64), 1200.0))
+
+
+def test_reverse_tapes_of_many_threads_while_shapes_are_traced():
+    """Eight threads hold several calls each, of shapes old and new, and go back in any order."""
+    scale = nt.Tensor(np.linspace(0.5, 1.5, 6))
+    function = lambda x: (nt.exp(x * scale).sum(), (x * x * scale).sum())
+    compiled = nt.compile(function, exact=True)
+    start = threading.Barrier(8)
+
+    def slopes(run, given, places):
+        xs = [nt.Tensor(a, requires_grad=True) for a in given]
+        calls = [run(x) for x in xs]
+        for i in places:
+            calls[i][i % 2].backward()  # from one result of two
+        return [x.grad.numpy() for x in xs]
+
+    def work(thread):
+        rng = np.random.default_rng(thread)
+        start.wait(30)
+        for _ in range(12):
+            given = [rng.normal(size=(1 + n, 6)) for n in rng.integers(12, size=3)]
+            places = rng.permutation(3)
+            for found, wanted in zip(
+                slopes(compiled, given, places), slopes(function, given, places), strict=True
+            ):
+                assert np.array_equal(found, wanted)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        assert finish(*(partial(work, i) for i in range(8))) == []
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(compiled.misses) == 12
