@@ -162,3 +162,9 @@ def test_what_a_causal_mask_hides_is_not_computed():
         return compiled.tape(x).cost.products
 
     assert products(True) == products(False) * 36 / 64
+
+
+def test_queries_keys_and_values_meet_in_one_dtype():
+    q, k, v = (nt.Tensor(np.ones((2, 3, 4), dtype)) for dtype in ("f4", "f8", "f4"))
+    for run in (scaled_dot_product_attention, nt.compile(scaled_dot_product_attention)):
+        assert run(q, k, v).dtype == np.float64

@@ -21,7 +21,7 @@ from numtape.ir.ops.parts import Bounds, add_slice
 from numtape.ir.ops.ranges import arange
 from numtape.ir.ops.rules import example, require_float
 from numtape.ir.ops.shapes import concatenate, pad
-from numtape.ir.types import BOOL, DtypeError, ShapeError, Type, broadcast
+from numtape.ir.types import BOOL, DtypeError, ShapeError, Type, broadcast, is_float
 
 SMALLEST, LARGEST = 32, 128  # queries of a block: smaller ones lose more by their products
 BLOCKS = 8  # of a sequence; more would skip little more of a causal mask
@@ -243,4 +243,10 @@ def scaled_dot_product_attention(
     attention is allowed, and broadcasts to (..., T, S); `causal` lets position t see up to t.
     """
     masks = () if mask is None else (mask,)
-    return _attention(q, k, v, *masks, causal=bool(causal))
+    return _attention(*_alike(q, k, v), *masks, causal=bool(causal))
+
+
+def _alike(*xs: Any) -> tuple[Any, ...]:
+    """Floats in the dtype in which they meet; what is none is left for the operation to refuse."""
+    met = np.result_type(*(x.dtype for x in xs))
+    return tuple(x.astype(met) if is_float(x.dtype) else x for x in xs)
