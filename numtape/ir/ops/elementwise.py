@@ -90,25 +90,28 @@ div = binary(
 )
 
 
-def _share(loses: Any, equal: Any) -> Any:
-    """Of a gradient: nothing for who loses, half for equals, all where NaN makes it a NaN."""
-    return 1.0 - (loses + 0.5 * equal)
+def _share(g: Any, loses: Any, equal: Any) -> Any:
+    """Of a gradient: nothing for who loses, half for equals, all where NaN makes it a NaN.
+
+    Chosen, not multiplied: who loses gets nothing of an infinite gradient either.
+    """
+    return where(~loses, g * (1.0 - 0.5 * equal), 0.0)
 
 
 maximum = binary(
     "maximum",
     np.maximum,
     (
-        lambda g, out, x, y: g * _share(x < y, eq(x, y)),
-        lambda g, out, x, y: g * _share(y < x, eq(x, y)),
+        lambda g, out, x, y: _share(g, x < y, eq(x, y)),
+        lambda g, out, x, y: _share(g, y < x, eq(x, y)),
     ),
 )
 minimum = binary(
     "minimum",
     np.minimum,
     (
-        lambda g, out, x, y: g * _share(x > y, eq(x, y)),
-        lambda g, out, x, y: g * _share(y > x, eq(x, y)),
+        lambda g, out, x, y: _share(g, x > y, eq(x, y)),
+        lambda g, out, x, y: _share(g, y > x, eq(x, y)),
     ),
 )
 power = binary(
