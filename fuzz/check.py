@@ -38,6 +38,7 @@ class Found:
 
     failure: str = ""
     detail: str = ""
+    skipped: str = ""
     refused: bool = False
     ill: bool = False
     slopes: bool = False
@@ -84,7 +85,7 @@ def _compiled(program: Program, expected: Arrays, found: Found) -> None:
         _cover(function, found)
         differs = difference(got, expected, bits) if exact else None
         if not exact and difference(got, expected, close) is not None:
-            differs = _ill_conditioned(program, got, expected, found)
+            differs = ill_conditioned(program, got, expected, found)
         if differs is not None:
             found.failure, found.detail = "exact" if exact else "default", differs
             return
@@ -144,7 +145,7 @@ def _within(a: np.ndarray, b: np.ndarray, tolerance: Any) -> bool:
     return same and bool((off <= tolerance).all())
 
 
-def _ill_conditioned(program: Program, got: Arrays, expected: Arrays, found: Found) -> str | None:
+def ill_conditioned(program: Program, got: Arrays, expected: Arrays, found: Found) -> str | None:
     """None where eager itself, with other roundings, is as far away as the compiled result."""
     noisy = [_noisy(program, seed) for seed in range(RUNS)]
     found.ill = True
@@ -209,7 +210,7 @@ def _within_budget(program: Program, expected: Arrays, exact: bool, found: Found
 
 def _slope(program: Program, found: Found) -> None:
     """Gradients along a random direction against differences of the loss."""
-    made = Instance(replace(program, inputs=_in_float64(program)))
+    made = Instance(replace(program, inputs=in_float64(program)))
     if any("float32" in s.text or "detach" in s.text for s in program.steps):
         return
     given = made.arguments(0)
@@ -235,7 +236,8 @@ def _slope(program: Program, found: Found) -> None:
         found.detail = f"the slope is {expected}, by differences {(at(h) - at(-h)) / (2 * h)}"
 
 
-def _in_float64(program: Program) -> dict[int, Any]:
+def in_float64(program: Program) -> dict[int, Any]:
+    """The inputs with floats of 8 bytes."""
     wide = lambda i: replace(i, dtype="f8") if i.dtype == "f4" else i
     return {n: wide(i) for n, i in program.inputs.items()}
 

@@ -111,16 +111,20 @@ class Program:
     def source(self) -> str:
         return "\n".join(self.lines()) + "\n"
 
-    def script(self) -> str:
-        """A file that runs by itself from the repository and shows what differs."""
+    def script(self, check: str = "fuzz.check.check") -> str:
+        """A file that runs by itself from the repository and shows what differs.
+
+        `check` names the function that finds it.
+        """
+        module, _, name = check.rpartition(".")
         made = "\n".join(f"    {n}: {given!r}," for n, given in self.inputs.items())
         steps = "\n".join(f"    Step({s.name}, {s.text!r})," for s in self.steps)
         return (
-            "from fuzz.check import check\n"
+            f"from {module} import {name}\n"
             "from fuzz.program import Input, Program, Step\n\n"
             f"# {self.mode}\n" + "".join(f"# {line}\n" for line in self.lines()) + "\n"
             f"inputs = {{\n{made}\n}}\nsteps = (\n{steps}\n)\n"
-            f"print(check(Program({self.seed}, inputs, steps, {self.outputs}, {self.mode!r}, "
+            f"print({name}(Program({self.seed}, inputs, steps, {self.outputs}, {self.mode!r}, "
             f"{self.reduction!r}, {self.optimizer!r}, {self.floats}, {self.options})))\n"
         )
 

@@ -10,17 +10,18 @@ from fuzz.generator import REFUSALS
 from fuzz.program import Input, Instance, Program, Step
 
 Test = Callable[[Program], bool]
+Check = Callable[[Program], Found]
 
 
-def shrink(program: Program, failure: str) -> Program:
+def shrink(program: Program, failure: str, by: Check = check) -> Program:
     """The smallest program that is found to fail in the same way."""
-    return reduced(program, lambda p: failure_of(p) == failure)
+    return reduced(program, lambda p: failure_of(p, by) == failure)
 
 
-def failure_of(program: Program) -> str:
+def failure_of(program: Program, by: Check = check) -> str:
     """The name of the first check that does not hold; none where eager mode refuses."""
     try:
-        found: Found = check(program)
+        found = by(program)
     except (*REFUSALS, NameError, SyntaxError, AttributeError):
         return ""
     return found.failure

@@ -96,6 +96,14 @@ def test_a_run_goes_on_where_it_ended(tmp_path):
     assert json.loads(path.read_text())["next"] == 74
 
 
+def test_a_comparison_with_pytorch_needs_it(monkeypatch, capsys):
+    monkeypatch.setattr(fuzz, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["fuzz", "--torch"])
+    with pytest.raises(SystemExit):
+        fuzz.main()
+    assert "needs PyTorch: `make test-torch`" in capsys.readouterr().err
+
+
 # ---- what random programs found -----------------------------------------------------------
 
 

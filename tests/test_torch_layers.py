@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from torch_peer import as_torch, close, each_dtype, each_mode, run, torch, torch_dtype
+from torch_peer import close, each_dtype, each_mode, run, torch
 
 import numtape as nt
+from fuzz.peers import as_torch, torch_dtype
 from numtape import nn
 from numtape.nn import functional
 from numtape.transformer import MultiHeadAttention

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from torch_peer import as_torch, torch, torch_dtype
+from torch_peer import torch
 
+from fuzz.peers import as_torch, torch_dtype
 from numtape.transformer import GPT, Transformer
 
 # One of PyTorch's parameters, and those of numtape that it joins along the first axis.

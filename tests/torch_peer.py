@@ -1,9 +1,9 @@
-"""PyTorch beside numtape: the one place that imports it, and how near the two have to be.
+"""PyTorch beside numtape: how near the two have to be.
 
 A test module that imports from here is skipped, with this reason, where PyTorch is not installed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ import pytest
 import numtape as nt
 
 torch = pytest.importorskip("torch", reason="PyTorch is an extra: `make test-torch` installs it")
-torch.set_num_threads(1)
 
 DTYPES = (np.float64, np.float32)
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=["float64", "float32"])
@@ -49,24 +48,6 @@ def as_array(x: Any) -> np.ndarray:
     return x.numpy() if isinstance(x, nt.Tensor) else np.asarray(x)
 
 
-def as_torch(x: np.ndarray, wanted: bool = False) -> Any:
-    """A tensor of PyTorch's with memory of its own; `wanted` asks for its gradient."""
-    return torch.from_numpy(np.array(x, order="C")).requires_grad_(wanted and x.dtype.kind == "f")
-
-
-def torch_dtype(dtype: Any) -> Any:
-    return torch.from_numpy(np.empty(0, dtype)).dtype
-
-
 def run(function: Callable, mode: str) -> Callable:
     """A function as it is, or compiled in one of two ways."""
     return function if mode == "eager" else nt.compile(function, exact=mode == "exact")
-
-
-def pulled(function: Callable, xs: Sequence[Any]) -> list[Any]:
-    """PyTorch's gradients of a scalar function for those of `xs` that want one, to pull again."""
-    wanted = [x for x in xs if x.requires_grad]
-    value = function(*xs)
-    if not value.requires_grad:
-        return [torch.zeros_like(x) for x in wanted]
-    return list(torch.autograd.grad(value, wanted, create_graph=True, materialize_grads=True))

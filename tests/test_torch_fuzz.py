@@ -1,0 +1,86 @@
+"""Random programs beside PyTorch: the graph of each on its functions, with its autograd."""
+
+import numpy as np
+import pytest
+from test_fuzz import long_program, wrong_tanh  # noqa: F401
+from torch_peer import torch
+
+from fuzz import __main__ as fuzz
+from fuzz import peers
+from fuzz.beside_torch import compare
+from fuzz.generator import generate
+from fuzz.program import Input, Program, Step
+from fuzz.shrink import shrink
+
+CHUNK, SKIPPED = 25, 4
+
+
+@pytest.mark.parametrize("first", range(0, 300, CHUNK))
+def test_random_programs(first):
+    skipped = []
+    for seed in range(first, first + CHUNK):
+        program = generate(seed)
+        found = compare(program)
+        script = program.script("fuzz.beside_torch.compare")
+        assert not found.failure, f"{found.failure}: {found.detail}\n{script}"
+        skipped += [found.skipped] if found.skipped else []
+    assert len(skipped) <= SKIPPED, skipped
+
+
+# ---- the comparison itself ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["gradient", "second", "training"])
+def test_a_wrong_gradient_is_found(mode, wrong_tanh):  # noqa: F811
+    program = Program(3, {0: Input((3,), "f8")}, (Step(1, "v0.tanh()"),), (1,), mode, floats=(1,))
+    assert compare(program).failure == "torch"
+
+
+def test_it_is_made_small(wrong_tanh):  # noqa: F811
+    small = shrink(long_program(), "torch", compare)
+    assert [s.text for s in small.steps] == ["v3.tanh()"]
+    assert "from fuzz.beside_torch import compare" in small.script("fuzz.beside_torch.compare")
+
+
+def assigning():
+    inputs = {0: Input((3,), "f4"), 1: Input((3,), "f8", role="state")}
+    steps = (
+        Step(None, "v0.assign((v0 * 0.5).detach())"),
+        Step(None, "v1.assign((v1 - v0.cos()).detach())"),
+        Step(2, "v1 + 1.0"),
+    )
+    return Program(5, inputs, steps, (2,))
+
+
+@pytest.mark.parametrize("wrong, result", [(None, None), ("mul", 1), ("cos", 0)])
+def test_what_is_assigned_is_compared(monkeypatch, wrong, result):
+    """A result, an argument and a state: 0, 1 and 2."""
+    assert not compare(assigning()).failure
+    if wrong:
+        monkeypatch.setitem(peers.PEERS, wrong, torch.add if wrong == "mul" else torch.sin)
+        assert compare(assigning()).failure == "torch"
+
+
+def test_random_numbers_are_taken_from_numtape():
+    drawn = Step(1, "v0 * nt.random.default.uniform((3,), np.float32) + F.dropout(v0, 0.3)")
+    program = Program(5, {0: Input((3,), "f4")}, (drawn,), (1,), "gradient", floats=(1,))
+    found = compare(program)
+    assert not found.failure and not found.skipped
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("F.cross_entropy(v0, np.array(0), ignore_index=0)", "not finite from cross_entropy on"),
+        ("v0.sum() + v0.max() * 0.0", ""),
+    ],
+)
+def test_what_is_not_compared_says_why(text, reason):
+    program = Program(5, {0: Input((3,), "f8")}, (Step(1, text),), (1,))
+    assert compare(program).skipped == reason
+
+
+def test_a_long_run_counts_what_was_compared(tmp_path):
+    figures = fuzz.run(3, 70, tmp_path / "fuzz.json", quiet=True, beside=compare)
+    assert figures.counts["PyTorch: compared"] == 3
+    assert np.sum([n for name, n in figures.counts.items() if "PyTorch" in name]) == 3
