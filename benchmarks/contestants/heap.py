@@ -1,5 +1,6 @@
 """What a step takes of Python's heap, NumPy's arrays among it."""
 
+import gc
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,7 @@ def heap_of(step: Callable[[], Any]) -> int:
     """Bytes at the fullest moment of a step beyond what was held before it."""
     tracemalloc.start()
     step()  # from now on, what a step replaces is known too
+    gc.collect()  # or cycles that it left might go while the next one runs, and count against it
     before = tracemalloc.get_traced_memory()[0]
     tracemalloc.reset_peak()
     step()
