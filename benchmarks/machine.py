@@ -76,8 +76,9 @@ def _nbytes(package: Distribution) -> int:
     """Bytes of its files, compiled Python excepted."""
     files = [Path(str(package.locate_file(f))) for f in package.files or ()]
     spec = importlib.util.find_spec(package.name)
-    folder = Path((spec and spec.submodule_search_locations or ["."])[0])
-    if not any(folder in f.parents for f in files):  # installed as editable
-        files += folder.rglob("*")
+    folders = [Path(f) for f in (spec and spec.submodule_search_locations) or ()]
+    for folder in folders:
+        if not any(folder in f.parents for f in files):  # installed as editable
+            files += folder.rglob("*")
     kept = (f for f in files if f.is_file() and f.suffix != ".pyc")
     return sum(f.stat().st_size for f in kept)

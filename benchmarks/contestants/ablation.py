@@ -46,4 +46,4 @@ class Contestant(Stepper):
         return {"arenas": arenas, "failed": self.failed}
 
     def _compiled(self, passes: tuple[Pass, ...]) -> Compiled:
-        return Compiled(self.function, passes, None, 1)
+        return Compiled(self.function, passes)
