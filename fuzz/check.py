@@ -5,6 +5,7 @@ default  compiled gives eager's values to within STRICT of rounding; or else, to
          times how far eager's own values go where every rounding operation, also of the reverse
          part, is off by up to NOISE roundings more ("ill-conditioned", and counted).
 budget   under the least memory that any plan takes, the bits are the same.
+proof    each plan is proved to overwrite nothing that is still needed.
 slope    gradients in float64 agree with central differences along a random direction, where
          the function has one slope there.
 """
@@ -20,6 +21,7 @@ import numtape as nt
 from fuzz.program import Instance, Program, flattened
 from numtape.passes.fusion import fusion
 from numtape.runtime import tiles
+from numtape.runtime.proof import prove
 from numtape.tracer import recorder
 
 STRICT = 64  # roundings of the largest entry of a result
@@ -82,7 +84,7 @@ def _compiled(program: Program, expected: Arrays, found: Found) -> None:
         made = Instance(program)
         function = nt.compile(made.function, exact=exact)
         got = made.run(function)
-        _cover(function, found)
+        _look_at(function.tapes, found)
         differs = difference(got, expected, bits) if exact else None
         if not exact and difference(got, expected, close) is not None:
             differs = ill_conditioned(program, got, expected, found)
@@ -93,8 +95,10 @@ def _compiled(program: Program, expected: Arrays, found: Found) -> None:
             _within_budget(program, got, exact, found)
 
 
-def _cover(function: Any, found: Found) -> None:
-    for tape in function.tapes:
+def _look_at(tapes: Sequence[Any], found: Found) -> None:
+    """Which ops the tapes are made of; an error where one overwrites what is still needed."""
+    for tape in tapes:
+        prove(tape.plan)
         for stage in ("joint", "optimized"):
             for node in tape.graph(stage).nodes:
                 found.ops.add(node.op.name)
@@ -201,7 +205,9 @@ def _within_budget(program: Program, expected: Arrays, exact: bool, found: Found
         nt.compile(made.function, exact=exact, memory=1).tape(*made.arguments(0))
     except MemoryError as error:
         least = error.least  # type: ignore[attr-defined]
-        got = made.run(nt.compile(made.function, exact=exact, memory=least))
+        function = nt.compile(made.function, exact=exact, memory=least)
+        got = made.run(function)
+        _look_at(function.tapes, found)
         found.budget = True
         differs = difference(got, expected, bits)
         if differs is not None:

@@ -48,7 +48,6 @@ MUTANTS = (
     *_of(
         PASSES + "identities.py",
         ("> 0:  # -0 - -0 is 0", "<= 2:  # -0 - -0 is 0"),
-        ("if y.op is neg and x.shape == y.shape:", "if y.op is neg:"),
         ("return x - y.inputs[0]", "return y.inputs[0] - x"),
         ("return x if root.op.view is None else None", "return x"),
         ("if x.op is neg else None", "if x.op.entrywise else None"),
@@ -85,15 +84,12 @@ MUTANTS = (
     *_of(
         PASSES + "sums.py",
         ("return (total * count)", "return (total + 0.0)"),
-        ("small.shape[a - extra] == 1 and x.shape[a] != 1", "small.shape[a - extra] == 1"),
         ("all(v.shape[-1:] == (length,) for v in x.inputs)", "True"),
-        (".broadcast_to(x.shape[:-1]).reshape(shape)", ".reshape(shape)"),
         ("ones = filled(shape=(length,), value=1.0", "ones = filled(shape=(length,), value=2.0"),
         (
             "if axis == tuple(range(x.ndim - 1)) and x.ndim > 1:",
             "if len(axis) == x.ndim - 1 and x.ndim > 1:",
         ),
-        ("or not is_float(inputs[0].dtype)", ""),
     ),
     *_of(
         PASSES + "products.py",
@@ -161,7 +157,6 @@ MUTANTS = (
         PASSES + "recompute.py",
         ("over = any(last.get(u) == made[v]", "over = any(last.get(u) != made[v]"),
         ("self.new.get(v, v)) for into, v in old.updates", "v) for into, v in old.updates"),
-        ('and v.dtype.kind not in "iu"', ""),
         ("change[stop + 1] -= v.nbytes", "change[stop] -= v.nbytes"),
         ("self.first.get(v, start) >= start", "self.first.get(v, start) > start"),
     ),
@@ -188,18 +183,15 @@ MUTANTS = (
     *_of(
         RUNTIME + "lifetimes.py",
         ("stop[root] = i\n", "stop.setdefault(root, i)\n"),
-        ("or lives.stop[owner] != at or", "or"),
-        ("or owner.nbytes != node.nbytes:", ":"),
-        ("if owner in outside or", "if"),
-        ("        if owner in kept:\n            continue\n", ""),
-        ("all(places[v].root is root for v in shared) and", ""),
+        ("or lives.stop[owner] != at:", ":"),
+        ("if owner in outside or owner in kept or", "if owner in kept or"),
+        ("if owner in outside or owner in kept or", "if owner in outside or"),
         (
             "if not places[v].contiguous or v.shape != node.shape or v.dtype != node.dtype:",
             "if v.shape != node.shape or v.dtype != node.dtype:",
         ),
         ("or v.shape != node.shape or v.dtype != node.dtype:", "or v.dtype != node.dtype:"),
         ("if position not in node.op.inplace and not node.op.entrywise:", "if False:"),
-        ("taken = {places[v].root for v in graph.results}", "taken = set()"),
         ("if last > made[node] or (last", "if (last"),
         ("v in made and stop[v] == made[node] and", "v in made and"),
         ("not places[old].contiguous or not places[old].writeable", "not places[old].writeable"),
@@ -237,7 +229,6 @@ MUTANTS = (
             "return prototype.reshape(node.shape)",
         ),
         ("key=lambda v: v not in leading)", "key=lambda v: v in leading)"),
-        ('if node.dtype.kind in "iub" and known', "if known"),
         ("if v in fixed and is_work(v, places)", "if is_work(v, places)"),
     ),
     *_of(
@@ -248,10 +239,6 @@ MUTANTS = (
         (
             "return (*ahead, self.step, *shape[self.axis + 1 :])",
             "return (*ahead, self.step, *shape[self.axis + 2 :])",
-        ),
-        (
-            "for n in self.shape(self.rows)[: self.axis + 1])",
-            "for n in self.rows[: self.axis + 1])",
         ),
     ),
     *_of(

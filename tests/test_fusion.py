@@ -155,6 +155,18 @@ PROGRAMS = {
     "columns of length one": (lambda a: nt.exp(a * 2.0) + a, (drawn(24, 1),)),
     "a result inside a chain": (lambda a: ((b := nt.exp(a * 2.0)), nt.tanh(b) * b), (STACK,)),
     "gelu": (lambda a: F.gelu(a) * 2.0, (STACK,)),
+    "sums repeated along another axis": (
+        lambda a: (z := nt.exp(a * 2.0)) + z.sum(-1),
+        (drawn(4, 4, 4),),
+    ),
+    "rows read by all tiles, and overwritten": (
+        lambda a: (z := a @ a) + z.T * 3.0,
+        (drawn(6, 6),),
+    ),
+    "all rows as one, and overwritten row by row": (
+        lambda a, b: ((z := a @ a).reshape(1, 36) * b).sum(1, keepdims=True) + z,
+        (drawn(6, 6), drawn(6, 36)),
+    ),
 }
 
 
@@ -241,6 +253,29 @@ def test_two_tapes_share_no_region(small):
     assert first.numpy().tobytes() == weight.grad.numpy().tobytes()
     plan = compiled.tapes[0].plan
     assert all(t.stop < plan.first or t.start >= plan.first for t in plan.tilings)
+
+
+def test_a_region_ends_where_the_first_of_two_tapes_does(small):
+    """What the forward part need not compute may follow its last result at once."""
+    weights = [nt.Tensor(drawn(*shape), requires_grad=True) for shape in ((10, 4), (6, 8))]
+
+    def chains():
+        first = nt.exp(weights[0] * 2.0)
+        second = nt.sin(weights[1] * 1.5)  # its cosine is computed beside it
+        return nt.tanh(first * 0.5), second
+
+    def slopes(run):
+        first, second = run()
+        ((first * 1.5).sum() + (second * second).sum()).backward()
+        found = bits((first, second, *(w.grad for w in weights)))
+        for w in weights:
+            w.grad = None
+        return found
+
+    compiled = nt.compile(chains, exact=True)
+    assert slopes(compiled) == slopes(chains)
+    plan = compiled.tapes[0].plan
+    assert plan.order[plan.first].op.name == "cos"
 
 
 # ---- hard cases ---------------------------------------------------------------------------

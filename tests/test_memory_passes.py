@@ -86,6 +86,23 @@ def test_scheduling():
     assert products == [(4, 4), (64, 4), (4, 4)]
 
 
+def slopes(x, w):
+    return nt.grad(lambda x, w: (x @ w).sum(), (0, 1))(x, w)
+
+
+def slopes_and_what_they_read(x, w):
+    hidden = nt.exp(x)
+    return slopes(hidden, w), hidden
+
+
+@pytest.mark.parametrize("function", [slopes, slopes_and_what_they_read])
+def test_scheduling_makes_no_room_of_what_stays(function):
+    """What is given from outside, and results, are there to the end."""
+    graph = traced(function, np.ones((64, 4)), np.eye(4))
+    after = PASSES["scheduling"].apply(graph)
+    assert [v.shape for v in after.nodes if v.op.name == "matmul"][-2:] == [(64, 4), (4, 4)]
+
+
 def test_scheduling_waits_for_no_reader_that_need_not_come_first():
     """The gradient of a weight goes before that of its input, though both read theirs."""
     w = nt.Tensor(np.eye(4), requires_grad=True)
@@ -126,9 +143,20 @@ def test_renewals():
         np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
+GAIN, BIAS = nt.Tensor(np.ones(64), requires_grad=True), nt.Tensor(np.zeros(64))
+WEIGHT = nt.Tensor(np.eye(64), requires_grad=True)
+
+
+def returned(x):
+    y = F.layer_norm(x, (64,), GAIN, BIAS)
+    (y @ WEIGHT).sin().sum().backward()
+    return y
+
+
 @pytest.mark.parametrize(
     "function",
     [
+        returned,  # held to the end
         lambda x: nt.grad(lambda x: (nt.exp(x.sin()) ** 2.0).sum())(x),  # exp costs more
         lambda x: nt.grad(lambda x: (x.tanh() * 3.0).sum())(x),  # nothing is held but tanh
         lambda x: (x * 2.0 + 1.0).sum(),  # no reverse part

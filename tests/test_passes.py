@@ -155,10 +155,18 @@ def test_identities(function, expected):
 
 
 @pytest.mark.parametrize(
-    "function", [lambda x: x + 0.0, lambda x: x * 0.0, lambda x: x - x, lambda x: x - -0.0]
+    "function",
+    [
+        lambda x: x + 0.0,
+        lambda x: x * 0.0,
+        lambda x: x - x,
+        lambda x: x - -0.0,
+        lambda x: x.T * 1.0,
+    ],
 )
 def test_what_is_no_identity(function):
-    """-0 + 0 is 0, as is -0 - -0, and 0 times NaN is NaN: these change bits."""
+    """-0 + 0 is 0, as is -0 - -0, and 0 times NaN is NaN: these change bits. So may sums of a
+    copy that lies otherwise."""
     before, after = shown("identities", function, X)
     assert before == after
 
@@ -282,6 +290,12 @@ def test_products_that_others_read_stay():
         return y, y.T
 
     before, after = shown("products", both, X)
+    assert before == after
+
+
+def test_a_product_that_is_read_both_ways_is_computed_once():
+    weight = nt.Tensor(np.ones((4, 2)))
+    before, after = shown("products", lambda x: (y := x @ weight) + (y.T * 2.0).T, X)
     assert before == after
 
 

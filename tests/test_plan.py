@@ -294,6 +294,49 @@ def test_what_leads_to_an_update_is_in_its_place_too():
     ]
 
 
+STATES = {
+    "smaller than its storage": (0, lambda state, x, y: (x.sum(0) + y, x)),
+    "read again behind the update": (0, lambda state, x, y: ((old := state * 0.9) + x, old * 2.0)),
+    "storage that lies otherwise": (1, lambda state, x, y: (x @ y[0], y)),
+}
+
+
+@pytest.mark.parametrize("axis, function", STATES.values(), ids=STATES)
+@pytest.mark.parametrize("exact", [True, False])
+def test_what_leads_to_an_update_keeps_its_shape_and_its_readers(axis, function, exact):
+    x, y = np.random.default_rng(0).normal(size=(2, 4, 30, 30))
+
+    def run(compiled):
+        state = nt.Tensor(np.moveaxis(np.ones(np.moveaxis(x, 0, axis).shape), axis, 0))
+
+        def step(x, y):
+            new, shown = function(state, x, y)
+            state.assign(new)
+            return shown
+
+        call = nt.compile(step, exact=exact) if compiled else step
+        results = [call(nt.Tensor(x), nt.Tensor(y)).numpy() for _ in range(2)]
+        return [*results, state.numpy()]
+
+    for found, expected in zip(run(True), run(False), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+KEPT = {
+    "what is computed once": lambda x, i: (nt.arange(4) * 0.5).exp() * x[0],
+    "what is added to other rows of itself": lambda x, i: nt.index_add(y := nt.exp(x), i, y),
+}
+
+
+@pytest.mark.parametrize("function", KEPT.values(), ids=KEPT)
+def test_what_is_read_again_is_not_overwritten(function):
+    i = np.array([1, 2, 3, 0])
+    compiled = nt.compile(function, exact=True)
+    for scale in (2.0, 3.0):
+        x = np.ones((4, 4)) * scale
+        assert np.array_equal(compiled(x, i).numpy(), function(nt.Tensor(x), i).numpy())
+
+
 def test_buffer_reuse():
     """Products cannot be made in place: they take turns in two buffers."""
     before, after, called = planned(lambda x, w: x @ w @ w @ w, X, np.eye(4))

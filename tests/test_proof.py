@@ -91,6 +91,14 @@ def _overlaps(plan, value, offset):
     return any(s.start <= end and start <= s.stop and s.name != own for s in others)
 
 
+def test_numbers_in_regions_lie_where_they_lay():
+    """A part of an array without axes is a copy, unless asked for as an array."""
+    scale = nt.Tensor(np.array(0.5))
+    plan = plan_of(lambda x: rows(x * scale), WIDE)
+    assert plan.tilings
+    assert list(clashes(plan)) == []
+
+
 def test_a_value_that_outlives_its_tile_is_found():
     """Memory for one tile is not enough for what is read behind the region."""
     plan = plan_of(rows, WIDE)

@@ -88,7 +88,7 @@ def _sub(inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:
 
 def _add(inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:
     for x, y in (inputs, inputs[::-1]):
-        if y.op is neg and x.shape == y.shape:  # x + -y = x - y
+        if y.op is neg:  # x + -y = x - y
             return x - y.inputs[0]
     return None
 

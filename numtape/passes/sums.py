@@ -34,7 +34,7 @@ def _folded(op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> Valu
     if x.op is broadcast_op:
         return _sum_of_repeated(x, axis, shape)
     if axis == (x.ndim - 1,):
-        return _sum_of_rows(x, shape)
+        return _sum_of_rows(x)
     if axis == tuple(range(x.ndim - 1)) and x.ndim > 1:
         return _sum_over_rows(x, shape)
     return None
@@ -45,7 +45,7 @@ def _sum_of_repeated(x: Value, axis: tuple[int, ...], shape: Shape) -> Value | N
     (small,) = x.inputs
     extra = x.ndim - small.ndim
     repeated = [a for a in axis if a < extra or (small.shape[a - extra] == 1 and x.shape[a] != 1)]
-    if not repeated:
+    if not repeated or not x.size:  # 0 times infinity is no 0
         return None
     count = math.prod(x.shape[a] for a in repeated)
     rest = tuple(a - extra for a in axis if a not in repeated)
@@ -54,17 +54,17 @@ def _sum_of_repeated(x: Value, axis: tuple[int, ...], shape: Shape) -> Value | N
     return (total * count).broadcast_to(kept).reshape(shape)
 
 
-def _sum_of_rows(x: Value, shape: Shape) -> Value | None:
+def _sum_of_rows(x: Value) -> Value | None:
     """sum(x * y, last) = vecdot(x, y), and sum(x, last) = vecdot(x, 1)."""
     length = x.shape[-1]
     if length < SMALLEST:
         return None
     if x.op is mul and all(v.shape[-1:] == (length,) for v in x.inputs):
-        return vecdot(*x.inputs).broadcast_to(x.shape[:-1]).reshape(shape)
+        return vecdot(*x.inputs)
     if x.ndim == 1:
         return None
     ones = filled(shape=(length,), value=1.0, dtype=x.dtype)
-    return vecdot(x, ones).reshape(shape)
+    return vecdot(x, ones)
 
 
 def _sum_over_rows(x: Value, shape: Shape) -> Value | None:

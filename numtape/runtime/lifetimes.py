@@ -193,10 +193,8 @@ def _in_storage(
     made = {node: i for i, node in enumerate(order)}
     reads = last_reads(_without_results(graph), places, order, 0)
     found: dict[Value, Value] = {}
-    # Storage whose old value is itself a result must keep it to the end.
-    taken = {places[v].root for v in graph.results}
     for old, new in graph.updates:
-        if old not in outside or new not in made or old in taken:
+        if old not in outside or new not in made:
             continue
         if not places[old].contiguous or not places[old].writeable:
             continue
@@ -262,12 +260,9 @@ def _donors(
         if root is None or root not in lives.owner:
             continue
         owner = lives.owner[root]
-        if owner in outside or lives.stop[owner] != at or owner.nbytes != node.nbytes:
+        if owner in outside or owner in kept or lives.stop[owner] != at:
             continue
-        if owner in kept:
-            continue
-        shared = [v for v in node.inputs if _owner(places[v].root, lives) is owner]
-        if all(places[v].root is root for v in shared) and _may_overwrite(node, root, places):
+        if _may_overwrite(node, root, places):
             yield owner
 
 

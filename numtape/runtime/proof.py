@@ -125,7 +125,7 @@ class _Tile:
             for axis, (start, step) in enumerate(zip(self.starts, steps, strict=True))
             if axis >= ahead
         ]
-        return array[tuple(index)]
+        return array[(*index, ...)]  # with dots, what has no axes stays an array
 
 
 def _tiles(tiles: Tiles) -> Iterator[_Tile]:
