@@ -36,6 +36,7 @@ def compare(program: Program) -> Found:
     try:
         expected = _by_numtape(program)
         beside = Beside(program)
+        found.ops = {node.op.name for node in beside.traced.graph.nodes}
         got = beside.results()
     except Skipped as reason:
         found.skipped = str(reason)
