@@ -6,7 +6,8 @@ import numpy as np
 
 import numtape as nt
 from fuzz.program import MODES, Input, Instance, Program, Step, array
-from fuzz.steps import STEPS, Draw, NoOperand, Operand
+from fuzz.steps import STEPS
+from fuzz.steps.draw import Draw, NoOperand, Operand
 from numtape import optim
 from numtape.nn import functional as F
 
