@@ -6,7 +6,7 @@ only costs time, such as a worse choice of what to fuse, is not among them.
 
 from typing import NamedTuple
 
-PASSES, RUNTIME = "numtape/passes/", "numtape/runtime/"
+PASSES, RUNTIME, CACHING = "numtape/passes/", "numtape/runtime/", "numtape/caching/"
 # The tests that look at a file most closely; those of random programs come behind them all.
 TESTS = {
     "broadcasts.py": ("test_passes",),
@@ -14,6 +14,7 @@ TESTS = {
     "dense_inputs.py": ("test_exact",),
     "folding.py": ("test_passes",),
     "fusion.py": ("test_fusion",),
+    "gains.py": ("test_gains",),
     "identities.py": ("test_passes",),
     "old_values.py": ("test_passes", "test_runtime"),
     "products.py": ("test_passes",),
@@ -24,11 +25,16 @@ TESTS = {
     "sums.py": ("test_passes",),
     "views.py": ("test_passes",),
     "arena.py": ("test_plan",),
-    "layout.py": ("test_plan", "test_runtime"),
-    "lifetimes.py": ("test_plan", "test_runtime", "test_fusion"),
+    "blocks.py": ("test_in_flight", "test_cache", "test_threads"),
+    "commit.py": ("test_interrupts",),
+    "layout.py": ("test_plan", "test_runtime", "test_interrupts"),
+    "lifetimes.py": ("test_plan", "test_runtime", "test_fusion", "test_interrupts"),
     "loops.py": ("test_fusion",),
     "lowering.py": ("test_plan", "test_runtime"),
+    "plan.py": ("test_plan", "test_interrupts"),
     "tiles.py": ("test_fusion", "test_plan"),
+    "signatures.py": ("test_cache", "test_captured", "test_calls", "test_aliases"),
+    "tapes.py": ("test_cache",),
 }
 
 
@@ -84,12 +90,23 @@ MUTANTS = (
     *_of(
         PASSES + "sums.py",
         ("return (total * count)", "return (total + 0.0)"),
+        ("if not repeated or not x.size:", "if not repeated:"),
         ("all(v.shape[-1:] == (length,) for v in x.inputs)", "True"),
         ("ones = filled(shape=(length,), value=1.0", "ones = filled(shape=(length,), value=2.0"),
         (
             "if axis == tuple(range(x.ndim - 1)) and x.ndim > 1:",
             "if len(axis) == x.ndim - 1 and x.ndim > 1:",
         ),
+    ),
+    *_of(
+        PASSES + "gains.py",
+        ("scaled.pays and results.isdisjoint(scaled.replaced)", "scaled.pays"),
+        ("or not _is_weight_gradient(late[0], y, back[0]):", ":"),
+        ("is _activation(y) and len(sums) == 1", "is not None and len(sums) == 1"),
+        ("len(sums) == 1 and _sums_rows(sums[0])", "len(sums) == 1"),
+        ("whole and _flat(rows) is y and", "whole and"),
+        ("mul(weight, _gain_of(y)).transpose()", "weight.transpose()"),
+        ("mul(_products(g, z), weight).sum(0)", "_products(g, z).sum(0)"),
     ),
     *_of(
         PASSES + "products.py",
@@ -208,6 +225,7 @@ MUTANTS = (
         ),
         ("<= lives.stop[v] < i)", "<= i)"),
         ("_open(lives, value, -1, end)", "_open(lives, value, -1, 0)"),
+        ("if made[node] < safe:", "if False:"),
         ("and tiles.inside.issuperset(sharing[owner])", ""),
     ),
     *_of(
@@ -230,6 +248,7 @@ MUTANTS = (
         ),
         ("key=lambda v: v not in leading)", "key=lambda v: v in leading)"),
         ("if v in fixed and is_work(v, places)", "if is_work(v, places)"),
+        ("return node.op is wrap_index or not", "return not"),
     ),
     *_of(
         RUNTIME + "tiles.py",
@@ -265,5 +284,49 @@ MUTANTS = (
             "((x, (rows, x.shape[-1])), (y, None)), (node, (rows, node.shape[-1])), {}",
             "((x, (rows, x.shape[-1])), (y, None)), (node, None), {}",
         ),
+    ),
+    *_of(
+        RUNTIME + "plan.py",
+        (
+            "next((i for i, v in enumerate(order[:first]) if lives.owner[v] in outside), first)",
+            "first",
+        ),
+        (
+            "return next((t.start for t in tilings if t.start <= commit <= t.stop), commit)",
+            "return commit",
+        ),
+        ("total += aligned(v.nbytes)", "total += v.nbytes // 2"),
+    ),
+    *_of(
+        RUNTIME + "commit.py",
+        ("rest = partial(uninterrupted, action, signals[i + 1 :])", "rest = action"),
+        ("        _signal.signal(number, handler)", "        pass"),
+        ("        if arrived:", "        if False:"),
+        ("self._noted.clear()", "pass"),
+        ('np.errstate(all="call", call=self._note)(action)', "action"),
+        ('if wanted == "warn":', 'if wanted == "ignore":'),
+    ),
+    *_of(
+        RUNTIME + "blocks.py",
+        ("block = self._returned.pop()", "block = self._returned[-1]"),
+        ("self._free.remove(largest)", "pass"),
+        ("if _size(block) >= nbytes:\n            return block", "return block"),
+        ("if largest is not None and _size(largest) >= nbytes:", "if largest is not None:"),
+        ("self._outside = reserve(fixed), *captured", "self._outside = self.arena, *captured"),
+    ),
+    *_of(
+        CACHING + "tapes.py",
+        ("if tape.current():", "if True:"),
+        ("self._kept.move_to_end(key)", "pass"),
+        ("[*self._kept.pop(key, ()), tape]", "[tape]"),
+        ("len(kept) > self.most or (", "("),
+    ),
+    *_of(
+        CACHING + "signatures.py",
+        ("return (nesting, grad_enabled(), ", "return (nesting, True, "),
+        ("_repeats(leaves), *map(_signature, leaves))", "(), *map(_signature, leaves))"),
+        ("return leaf.dtype, leaf.shape, False", "return leaf.dtype, leaf.shape[1:], False"),
+        ("*leaf.type, leaf.requires_grad, leaf._grad", "*leaf.type, True, leaf._grad"),
+        ("leaf.requires_grad, leaf._grad is None", "leaf.requires_grad, True"),
     ),
 )

@@ -62,6 +62,14 @@ def caught(mutant: Mutant, command: list[str], copy: Path) -> bool:
         path.write_text(right)
 
 
+def _require_right(mutants: list[Mutant], copy: Path) -> None:
+    """Without a mistake nothing may fail: what does would count as having caught it."""
+    commands = {tuple(command(m)) for command in STAGES.values() for m in mutants}
+    for command in tqdm(sorted(commands), desc="no mistake"):
+        if _fails(list(command), copy):
+            sys.exit(f"fails without a mistake: {' '.join(command)}")
+
+
 def _random(first: int, end: int) -> list[str]:
     return ["fuzz", "--stop", "--seed", str(first), "--programs", str(end - first)]
 
@@ -83,6 +91,7 @@ def run(mutants: list[Mutant], path: Path) -> float:
         for name in COPIED:
             source = ROOT / name
             (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / name)
+        _require_right(mutants, copy)
         for stage, command in STAGES.items():
             for mutant in tqdm([m for m in mutants if m not in by], desc=stage):
                 if caught(mutant, command(mutant), copy):

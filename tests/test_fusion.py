@@ -200,6 +200,23 @@ def test_storage_read_across_its_rows_is_not_overwritten_too_soon(small):
     assert held.numpy().tobytes() == eager.numpy().tobytes()
 
 
+def test_a_region_that_begins_to_write_storage_runs_once(small):
+    """All of it belongs to the part of a tape that runs to its end."""
+    start = drawn(16, 16)
+
+    def decay(state, x):
+        state.assign(nt.exp(x * 2.0) + state * 0.9)
+        return x * 3.0
+
+    eager, held = nt.Tensor(start.copy()), nt.Tensor(start.copy())
+    compiled = nt.compile(lambda x: decay(held, x), exact=True)
+    for _ in range(2):
+        assert bits(compiled(start)) == bits(decay(eager, nt.Tensor(start)))
+    assert held.numpy().tobytes() == eager.numpy().tobytes()
+    plan = compiled.tapes[0].plan
+    assert any(t.start == plan.commit for t in plan.tilings)
+
+
 @pytest.mark.parametrize("make", [optim.AdamW, optim.Adam, optim.SGD])
 def test_updates_in_place(make, small):
     start, slope = drawn(8, 6), drawn(8, 6)

@@ -97,6 +97,18 @@ def twice(x, w, gain):
     return nt.grad(lambda y: nt.sin(y @ w.T).sum())(y), y.sum()
 
 
+def backward(x, w, gain, read):
+    """What gradients do, but for what is read of the one that goes back."""
+    y = x * gain
+    g = nt.sin(y @ w.T)
+    return y.reshape(-1, 6).T @ g.reshape(-1, 5), read(g @ w)
+
+
+def test_the_gradient_of_a_gain():
+    graph = before(lambda *a: backward(*a, lambda back: (back * a[0]).sum((0, 1))), X, W, GAIN)
+    assert PASSES["gains"].apply(graph) is not graph
+
+
 @pytest.mark.parametrize(
     "function, arguments",
     [
@@ -110,6 +122,8 @@ def twice(x, w, gain):
         (lambda x, w, gain: (x[..., :1] * gain) @ w.T, (X, W, GAIN)),
         (turned, (X, W, GAIN)),
         (lambda x, w, gain: (x * gain) @ w.T, (X, W[:0], GAIN)),
+        (lambda *a: backward(*a, lambda back: (back * a[0]).sum(2)), (X, W, GAIN)),
+        (lambda *a: backward(*a, lambda back: (back * 0.5).sum((0, 1))), (X, W, GAIN)),
     ],
     ids=[
         "few rows",
@@ -122,6 +136,8 @@ def twice(x, w, gain):
         "repeated",
         "turned",
         "empty",
+        "summed otherwise",
+        "times something else",
     ],
 )
 def test_what_stays(function, arguments):

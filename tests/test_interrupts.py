@@ -325,6 +325,9 @@ def test_floating_point_error_in_an_update_is_raised_behind_it():
         step(np.full(3, 1e300))
     assert "<numtape step" in str(error.value)
     assert (first.tolist(), second.tolist()) == ([2.0] * 3, [np.inf] * 3)
+    with np.errstate(over="raise"):
+        step(np.ones(3))  # says nothing of the call before
+    assert second.tolist() == [3.0] * 3
 
 
 def test_warning_made_an_error_comes_behind_the_update():
