@@ -1,5 +1,6 @@
-"""Small inputs of training runs, and how Hypothesis runs."""
+"""Small inputs of training runs, how Hypothesis runs, and who hears interrupts."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,11 @@ PAIRS = [("ab" * (1 + i % 3) + "c", "xy" * (1 + i % 3)) for i in range(24)]
 # How long an example takes says more about what else the machine does.
 settings.register_profile("numtape", deadline=None)
 settings.load_profile("numtape")
+
+# What runs in the background of a shell is told to ignore interrupts, and so would those processes
+# be that the tests start and stop.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
