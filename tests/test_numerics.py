@@ -341,3 +341,12 @@ def test_gradients_at_the_edges(transform, name):
     with np.errstate(divide="ignore", invalid="ignore"):
         found = transform(nt.grad(lambda x: function(x).sum()))(nt.tensor(x, np.float64))
     np.testing.assert_allclose(found.numpy(), expected)
+
+
+@both
+def test_the_slope_of_a_slope_of_a_power_at_exponent_0(transform):
+    """x ** y has the slope y x ** (y - 1), and that for y, at 0, 1 / x."""
+    slope = nt.grad(lambda x, y: (x**y).sum())
+    x, y = nt.tensor([4.0, 0.5], np.float64), nt.tensor([0.0, 0.0], np.float64)
+    found = transform(nt.grad(lambda x, y: slope(x, y).sum(), 1))(x, y)
+    np.testing.assert_allclose(found.numpy(), [0.25, 2.0])

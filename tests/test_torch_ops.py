@@ -82,8 +82,8 @@ CONVENTIONS = {
     "gelu_tanh": (_infinite_below, "-inf, where PyTorch has NaN; the limit is 0"),
     "mish": (_infinite_below, "the slope is -inf, where PyTorch has NaN; the limit is 0"),
     "power": (
-        lambda x, y: ((y == 0) & ~np.isfinite(x)) | ((x == 0) & (y < 0)),
-        "NaN for inf ** 0, where PyTorch has 0, and for 0 ** y with y < 0, where it has infinity",
+        lambda x, y: ((y == 0) & np.isnan(x)) | ((x == 0) & (y < 0)),
+        "NaN for nan ** 0, where PyTorch has 0, and for 0 ** y with y < 0, where it has infinity",
     ),
     "sign": (np.isnan, "as in NumPy the sign of NaN is NaN, not 0"),
     "silu": (_infinite_below, "-inf, where PyTorch has NaN; the limit is 0"),

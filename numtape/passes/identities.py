@@ -111,6 +111,8 @@ def _where(inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:
     condition, x, y = inputs
     if x is y and x.shape == condition.shape:  # where(c, x, x) = x
         return _dense(x)
+    if condition.is_constant and x.shape == y.shape:  # where(true, x, y) = x
+        return _dense(x if condition.attrs["value"] else y)
     return None
 
 

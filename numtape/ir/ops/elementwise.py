@@ -114,14 +114,21 @@ minimum = binary(
         lambda g, out, x, y: _share(g, y > x, eq(x, y)),
     ),
 )
+
+
+def _without_zeros(x: Any) -> Any:
+    return where(eq(x, 0.0), 1.0, x)
+
+
 power = binary(
     "power",
     np.power,
     (
-        # x ** 0 is 1 for every x, 0 included, where x ** (0 - 1) is infinite.
-        lambda g, out, x, y: g * y * x ** where(eq(y, 0.0), 1.0, y - 1.0),
+        # x ** 0 is 1 for every x, 0 included, where x ** (0 - 1) is infinite. Elsewhere the power
+        # stays as it is: its own slope for y counts in second gradients.
+        lambda g, out, x, y: g * y * where(eq(y, 0.0), _without_zeros(x), x) ** (y - 1.0),
         # 0 ** y is 0 for every y above 0; below 0 there is no log, and NaN says so.
-        lambda g, out, x, y: g * out * log(where(eq(x, 0.0), 1.0, x)),
+        lambda g, out, x, y: g * out * log(_without_zeros(x)),
     ),
     low=0.5,
 )
