@@ -11,7 +11,7 @@ from helpers import parameter
 
 import numtape as nt
 from fuzz import __main__ as fuzz
-from fuzz.check import bits, check, close
+from fuzz.check import bits, check, close, small
 from fuzz.generator import generate
 from fuzz.program import Input, Program, Step
 from fuzz.shrink import shrink
@@ -71,9 +71,9 @@ def long_program():
 
 def test_a_wrong_gradient_is_found_and_made_small(wrong_tanh):
     assert check(long_program()).failure == "slope"
-    small = shrink(long_program(), "slope")
-    assert [s.text for s in small.steps] == ["v3.tanh()"]
-    assert all(i.shape == () and i.dtype == "f8" for i in small.inputs.values())
+    shrunk = shrink(long_program(), "slope")
+    assert [s.text for s in shrunk.steps] == ["v3.tanh()"]
+    assert all(i.shape == () and i.dtype == "f8" for i in shrunk.inputs.values())
 
 
 def test_the_script_of_a_failure_runs(tmp_path):
@@ -151,3 +151,10 @@ def test_what_is_returned_twice_is_one_tensor():
         ((a * 0.1).sum() + (b * 0.7).sum() + (c * 1e3).sum()).backward()
         slopes.append(weight.grad.numpy())
     assert np.array_equal(*slopes)
+
+
+def test_a_region_of_one_tile_is_no_loop():
+    x = np.ones((1, 1, 20))
+    with small(48):
+        found = nt.compile(lambda x: (x.sin() * 0.5).sum())(x)
+    assert found.item() == pytest.approx(10.0 * np.sin(1.0))

@@ -101,6 +101,7 @@ def _cut(rows: Shape, nodes: Sequence[Value]) -> tuple[int, int] | None:
     length = able[axis]
     step = max((n for n in range(1, min(wanted, length) + 1) if length % n == 0), default=1)
     # A length without fitting divisors would give tiles so small that the calls cost more.
-    if (step == length and axis == 0) or 8 * step < min(wanted, length):
+    one = step == math.prod(able[: axis + 1])
+    if one or 8 * step < min(wanted, length):
         return None
     return axis, step
