@@ -22,8 +22,6 @@ from numtape.ir.graph import Value, replay
 from numtape.tracer.traced import Traced
 
 Tensors = tuple[torch.Tensor, ...]
-# PyTorch divides by the argument again: rounded, and NaN at 0, where the slope is flat.
-ROUGH_TWICE = {"copysign"}
 
 
 class Skipped(Exception):
@@ -137,13 +135,17 @@ class Beside:
         except NotImplementedError:
             raise Skipped(f"no {name} of {node.inputs[0].dtype}") from None
         self.coarse |= node.dtype == np.float32
-        if not self.odd:
-            self.odd = self._oddity(name, out)
+        self.odd = self.odd or self._oddity(name, inputs, out)
         return out
 
-    def _oddity(self, name: str, out: torch.Tensor) -> str:
-        if name in ROUGH_TWICE and self.program.mode == "second":
-            return f"second gradient of {name}"
+    def _oddity(self, name: str, inputs: Tensors, out: torch.Tensor) -> str:
+        twice = self.program.mode == "second"
+        if name == "copysign" and twice:  # PyTorch divides by the argument: rounded, NaN at 0
+            return "second gradient of copysign"
+        if name == "power" and twice and bool((inputs[1] == 0).any()):  # PyTorch's is 0
+            return "second gradient of x ** 0"
+        if name == "copysign" and bool((inputs[1] == 0).any()):
+            return "the sign of a zero"
         return "" if out.isfinite().all() else f"not finite from {name} on"
 
 
