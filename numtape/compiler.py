@@ -10,12 +10,12 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import update_wrapper
-from typing import Any, NamedTuple
+from typing import Any, SupportsIndex
 
 from numtape.caching.signatures import Key, differences, flattened, gathered, key_of
-from numtape.caching.storms import TRACES, RetraceWarning, is_storm, storm
+from numtape.caching.storms import TRACES, Made, Miss, RetraceWarning, calls_of, is_storm, storm
 from numtape.caching.tapes import Tapes
-from numtape.ir.location import user_line
+from numtape.ir.location import user_line, user_place
 from numtape.lazy import lazy
 from numtape.options import DEFAULT, Options
 from numtape.passes import EXACT, PIPELINE, Pass
@@ -29,19 +29,6 @@ threadpoolctl = lazy("threadpoolctl")
 
 REASONS = 256  # kept for `explain()`
 METHODS = "_compiled_methods"
-
-
-class Miss(NamedTuple):
-    """Why a trace was made, what it took, and how many tapes had to go for its own."""
-
-    trace: int
-    reason: str
-    milliseconds: float
-    dropped: int
-
-    def __str__(self) -> str:
-        note = f", and {self.dropped} dropped" if self.dropped else ""
-        return f"trace {self.trace}: {self.reason} ({self.milliseconds:.0f} ms){note}"
 
 
 class Compiled:
@@ -65,7 +52,7 @@ class Compiled:
         self.traces = 0
         self.calls = 0
         self._cache = Tapes(options.max_tapes, options.max_bytes)
-        self._missed: deque[Key] | None = deque(maxlen=TRACES)  # until there was a warning
+        self._made: deque[Made] | None = deque(maxlen=TRACES)  # until there was a warning
         self._latest: tuple[Key, CompiledTape] | None = None  # found without a search
         self._making = threading.RLock()  # one trace at a time; a trace may compile in turn
         self._threads = threads
@@ -97,7 +84,7 @@ class Compiled:
 
     def tape(self, *args: Any, **kwargs: Any) -> CompiledTape:
         """The tape for these arguments, compiled if need be, without running it."""
-        return self._find(args, kwargs, *flattened(args, kwargs))
+        return self._search(key_of(*flattened(args, kwargs)), args, kwargs, ahead=True)
 
     @property
     def tapes(self) -> tuple[CompiledTape, ...]:
@@ -114,23 +101,28 @@ class Compiled:
         latest = self._latest
         if latest is not None and latest[0] == key and latest[1].current():
             return latest[1]
+        return self._search(key, args, kwargs)
+
+    def _search(self, key: Key, args: tuple, kwargs: dict, ahead: bool = False) -> CompiledTape:
+        """The tape for such calls, made if need be; `ahead` of the first call of the kind."""
         found = self._cache.find(key)
         if found is None:
             with self._making:  # another thread may have made it in the meantime
-                found = self._cache.find(key) or self._miss(key, args, kwargs)
+                found = self._cache.find(key) or self._miss(key, args, kwargs, ahead)
         self._latest = key, found
         return found
 
-    def _miss(self, key: Key, args: tuple, kwargs: dict) -> CompiledTape:
-        reason = self._reason(key)
+    def _miss(self, key: Key, args: tuple, kwargs: dict, ahead: bool) -> CompiledTape:
+        reason, setting = self._reason(key), bool(self._cache.of(key))
         blocks = self._cache.blocks
         tape = CompiledTape(self.function, args, kwargs, self.passes, blocks, self.options)
         self.traces += 1
         dropped = self._cache.add(key, tape)
-        self.misses.append(Miss(self.traces, reason, tape.milliseconds, dropped))
-        if self._missed is not None:
-            self._missed.append(key)
-            self._warn_of_storm(self._missed)
+        miss = Miss(self.traces, reason, tape.milliseconds, dropped)
+        self.misses.append(miss)
+        if self._made is not None and not ahead:
+            self._made.append(Made(self.calls, key, miss, setting))
+            self._warn_of_storm(self._made)
         return tape
 
     def _reason(self, key: Key) -> str:
@@ -144,21 +136,20 @@ class Compiled:
         nearest = min([differences(k, key, names) for k in reversed(keys)], key=len)
         return "; ".join(nearest)
 
-    def _warn_of_storm(self, keys: Sequence[Key]) -> None:
+    def _warn_of_storm(self, made: Sequence[Made]) -> None:
         """Once, where traces are many for so few calls."""
-        if not is_storm(self.traces, self.calls):
+        if not is_storm(made):
             return
-        self._missed = None
-        recent = list(self.misses)[-len(keys) :]
-        found = storm(keys, [m.reason for m in recent], parameter_names(self.function))
-        spent = sum(m.milliseconds for m in recent) / 1000
+        self._made = None
+        found = storm(made, parameter_names(self.function))
+        spent = sum(m.miss.milliseconds for m in made) / 1000
         name = getattr(self.function, "__name__", type(self.function).__name__)
-        warnings.warn(
-            f"at {user_line()}: {name} was traced {self.traces} times in {self.calls} calls, "
-            f"{spent:.1f} s for the last {len(recent)}: {'; '.join(found)}. explain() tells why "
-            "each trace was made; this is said once",
+        warnings.warn_explicit(
+            f"at {user_line()}: {name} was traced {len(made)} times in the last {calls_of(made)} "
+            f"calls, which took {spent:.1f} s: {'; '.join(found)}. explain() tells why each trace "
+            "was made; this is said once",
             RetraceWarning,
-            stacklevel=2,
+            *user_place(),
         )
 
 
@@ -212,8 +203,7 @@ def compile(
     if not callable(function):
         raise TypeError(f"compile takes a function or module, not {type(function).__name__}")
     check_returns(function)
-    if max_tapes < 1:
-        raise ValueError(f"max_tapes is at least 1, not {max_tapes}")
+    _check_count(max_tapes)
     if sanitize and memory is not None:
         raise ValueError(
             "sanitize=True keeps guards between values, which no budget counts: leave out "
@@ -223,3 +213,10 @@ def compile(
     kept = budgets.as_bytes(max_bytes, "max_bytes")
     options = Options(budget, validate, sanitize, max_tapes, kept)
     return Compiled(function, EXACT if exact else PIPELINE, threads, options)
+
+
+def _check_count(max_tapes: int) -> None:
+    if not isinstance(max_tapes, SupportsIndex):
+        raise TypeError(f"max_tapes is a whole number, not {max_tapes!r}")
+    if max_tapes < 1:
+        raise ValueError(f"max_tapes is at least 1, not {max_tapes}")

@@ -3,7 +3,6 @@
 import gc
 import linecache
 import re
-import warnings
 import weakref
 
 import numpy as np
@@ -117,6 +116,26 @@ def test_reasons_are_bounded():
     assert double.explain().splitlines()[-1].startswith(f"trace {double.traces}: argument x")
 
 
+def test_a_number_is_told_from_an_array_and_an_order_from_another():
+    scale = nt.compile(lambda x, s: x["a"] * s - x["b"])
+    first, second = {"a": ONES, "b": ONES}, {"b": ONES, "a": ONES}
+    assert explained(
+        scale, ((first, 0.5), {}), ((first, ONES[0, ...]), {}), ((second, 0.5), {})
+    ) == [
+        "the first call",
+        "argument s is an array float64[], it was a number",
+        "argument x['b'] comes at another place in the order",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"), [(2.5, TypeError), ("3", TypeError), (0, ValueError), (-1, ValueError)]
+)
+def test_numbers_of_tapes_that_are_none(wrong, error):
+    with pytest.raises(error, match=f"max_tapes is .*, not {wrong!r}"):
+        nt.compile(lambda x: x, max_tapes=wrong)
+
+
 def test_tape_unused_for_longest_is_dropped():
     double = nt.compile(lambda x: x * 2, max_tapes=2)
     for n in (1, 2, 1, 3, 1):
@@ -193,71 +212,3 @@ def test_memory_of_the_largest_tape_goes_with_it():
     compiled(np.ones(10))
     gc.collect()
     assert block() is None
-
-
-# ---- storms -------------------------------------------------------------------------------
-
-
-def warned(compiled, calls):
-    """The one warning that the calls give."""
-    with warnings.catch_warnings(record=True) as found:
-        warnings.simplefilter("always")
-        for args in calls:
-            compiled(*args)
-    (warning,) = found
-    assert warning.category is nt.RetraceWarning
-    assert __file__ in str(warning.message)
-    return str(warning.message)
-
-
-def test_a_storm_of_lengths_tells_the_axis_and_how_to_bucket():
-    def shift(tokens, targets, scale):
-        return (tokens + targets) * scale
-
-    ids = [np.ones((4, n), np.int64) for n in range(3, 43)]
-    said = warned(nt.compile(shift), [(x, x, 1.0) for x in ids])
-    assert "shift was traced 16 times in 16 calls" in said
-    assert "axis 1 of argument tokens and axis 1 of argument targets had 16 lengths" in said
-    assert "from 3 to 18: padded to multiples of 2" in said
-    assert "they would need 8 tapes" in said
-    assert "scale" not in said
-
-
-def test_a_storm_of_integers_tells_the_way_out():
-    compiled = nt.compile(lambda x, step: x * step)
-    said = warned(compiled, [(ONES, step) for step in range(40)])
-    assert "argument step had 16 values (0, 1, 2, ...), and a tape is made for each" in said
-    assert "give it as a float or an array, np.asarray(value)" in said
-    for step in range(40):
-        for given in (float(step), np.asarray(step), np.int64(step)):
-            assert compiled(ONES, given).tolist() == [step] * 3
-    assert compiled.traces == 42
-
-
-def test_a_storm_of_settings_tells_the_setting():
-    class Scaled(nn.Module):
-        def forward(self, x):
-            return x * self.factor
-
-    module, compiled = Scaled(), None
-    compiled = nt.compile(module)
-
-    def calls():
-        for factor in range(20):
-            module.factor = factor
-            yield (ONES,)
-
-    assert "15 times the reason was: " in (said := warned(compiled, calls()))
-    assert ".factor changed" in said
-
-
-def test_shapes_that_come_again_are_no_storm():
-    compiled = nt.compile(lambda x: x * 2)
-    shapes = [np.ones(n) for n in range(1, 13)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for _ in range(8):
-            for x in shapes:
-                compiled(x)
-        for n in range(13, 20):
-            compiled(np.ones(n))

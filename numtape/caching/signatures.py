@@ -68,7 +68,7 @@ def differences(old: Key, new: Key, names: Sequence[str]) -> list[str]:
     leaves = leaf_names(new[0], names)
     found = []
     if old[0] != new[0]:
-        found.append(changed_static(old[0], new[0], names))
+        found.append(changed_static(old[0], new[0], names) or _reordered(old[0], new[0], names))
     if old[1] != new[1]:
         found.append("gradients are " + ("wanted" if new[1] else "not wanted"))
     for i, j in sorted({*old[2]} ^ {*new[2]}):
@@ -89,7 +89,16 @@ def gathered(changes: Sequence[str]) -> Iterator[str]:
         yield f"{first} (and {len(others)} more like it)" if others else first
 
 
+def _reordered(old: Skeleton, new: Skeleton, names: Sequence[str]) -> str:
+    pairs = zip(old, new, strict=True)
+    path = next(now for (before, _), (now, _) in pairs if now != before)
+    return f"argument {readable(path, names)} comes at another place in the order"
+
+
 def _shown(signature: tuple) -> str:
     dtype, shape, _, *gradient = signature
+    if not gradient:
+        return "a number"
     notes = {(True, True): " with requires_grad", (True, False): " with a gradient in .grad"}
-    return f"{dtype}{list(shape)}{notes.get(tuple(gradient), '')}"
+    kind = "" if shape else "an array "  # what could be taken for a number
+    return f"{kind}{dtype}{list(shape)}{notes.get(tuple(gradient), '')}"

@@ -41,10 +41,14 @@ def model_line() -> tuple[str, int]:
 
 def user_line() -> str:
     """The innermost line outside numtape altogether as `file:line`, for error messages."""
-    file, line = _innermost(is_user_file)
-    if not file:
-        file, line = model_line()
+    file, line = user_place()
     return f"{file}:{line}" if file else "an unknown line"
+
+
+def user_place() -> tuple[str, int]:
+    """The file and number of that line, for warnings."""
+    file, line = _innermost(is_user_file)
+    return (file, line) if file else model_line()
 
 
 def _innermost(wanted: Callable[[str], bool]) -> tuple[str, int]:
