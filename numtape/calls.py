@@ -100,15 +100,16 @@ class _Call:
         bound = self._lease.bound
         kept = bound.arena.copy() if self.retain else None  # what the reverse tape works over
         flat, parts = g.numpy().reshape(-1), self._reverse.parts
-        for place_, (start, stop) in zip(bound.arguments[-len(parts) :], parts, strict=True):
-            place_[...] = flat[start:stop].reshape(place_.shape)
-        self._lease.reverse(self.reached or self._reverse.all_sources)()
-        found = [a.copy() for a in bound.outputs[self._reverse.early :]]
-        if kept is None:
-            self._lease.end()
-        else:
-            np.copyto(bound.arena, kept)
-        return found
+        try:
+            for held, (start, stop) in zip(bound.arguments[-len(parts) :], parts, strict=True):
+                held[...] = flat[start:stop].reshape(held.shape)
+            self._lease.reverse(self.reached or self._reverse.all_sources)()
+            return [a.copy() for a in bound.outputs[self._reverse.early :]]
+        finally:  # also where it failed: half of it may be done
+            if kept is None:
+                self._lease.end()
+            else:
+                np.copyto(bound.arena, kept)
 
 
 class _Part:

@@ -243,8 +243,8 @@ class CompiledTape:
         self._updated = [t for t in traced.targets if isinstance(t, Tensor)]
         self._returned = [t[1] for t in traced.targets if not isinstance(t, Tensor)]
         captured = traced.captured
-        self._versions = [t._version for t in self._updated]
-        self._turns = turns(self._versions)
+        self._storages = [t.storage for t in self._updated]
+        self._turns = turns(self._storages)
         self._changes = bool(traced.targets or traced.gradients)
         self._commit = Quiet(self._write)
         self._used_up, self._left = parted(traced.gradients)
@@ -297,8 +297,8 @@ class CompiledTape:
 
     def _write(self, leaves: Sequence[Any], bound: Bound, arrays: list[np.ndarray]) -> None:
         """All that a call changes outside. From here on nothing fails."""
-        for version in self._versions:
-            version[0] += 1
+        for storage in self._storages:
+            storage.version += 1
         if bound.update is not None:
             bound.update()
         for array, place in zip(arrays, bound.outputs, strict=False):

@@ -1,6 +1,6 @@
 """Turns: calls that update the same storage run one after the other, from whatever thread.
 
-Each storage belongs to one lock, which lies beside its version; a tape holds the locks of all that
+Each storage belongs to one lock, its `turn`; a tape holds the locks of all that
 it updates. As a rule that is one: what a function updates first comes under one lock together.
 """
 
@@ -22,14 +22,14 @@ class Turn:
         self.lock = threading.RLock()
 
 
-def turns(versions: Iterable[list]) -> tuple[Turn, ...]:
-    """The locks of the storage with these versions (`Tensor._version`), in order."""
+def turns(storages: Iterable[Any]) -> tuple[Turn, ...]:
+    """The locks of the storage that is updated, in order."""
     with _giving:
         new, found = Turn(), set()
-        for version in versions:
-            if len(version) == 1:
-                version.append(new)
-            found.add(version[1])
+        for storage in storages:
+            if storage.turn is None:
+                storage.turn = new
+            found.add(storage.turn)
     return tuple(sorted(found, key=attrgetter("serial")))
 
 

@@ -110,3 +110,58 @@ def test_what_no_gradient_reaches_is_not_computed():
     whole, part = (text.partition("def reverse")[2] for text in (tape.source, source))
     assert whole.count("np.multiply") > part.count("np.multiply")
     assert "[...] = -0.0" in part
+
+
+def test_a_zero_that_is_taken_away():
+    """x - y where no gradient comes to y is x, also of a zero."""
+    function = lambda x: (x * 2.0, -x)
+    for sign in (0.0, -0.0):
+        slopes = []
+        for run in (function, nt.compile(function, exact=True)):
+            x = parameter(1.0, 2.0)
+            (run(x)[0] * sign).sum().backward()
+            slopes.append(x.grad.numpy())
+        assert bits(*slopes)
+
+
+def test_backward_that_failed_is_not_gone_through_again():
+    weight = parameter(2.0, 3.0)
+    run = nt.compile(lambda w: (nt.exp(w) * nt.square(w)).sum(), exact=True)
+    huge = np.full((), np.finfo(weight.dtype).max)
+    for retain in (True, False):
+        weight.grad = None
+        loss = run(weight)
+        with np.errstate(all="raise"), pytest.raises(FloatingPointError):
+            loss.backward(huge, retain_graph=retain)
+        if not retain:
+            with pytest.raises(RuntimeError, match="has run already"):
+                loss.backward()
+            continue
+        loss.backward()
+        other = nt.tensor(weight.numpy(), requires_grad=True)
+        (nt.exp(other) * nt.square(other)).sum().backward()
+        assert bits(weight.grad.numpy(), other.grad.numpy())
+
+
+def test_a_backward_that_was_refused_leaves_no_trace():
+    weight = parameter(0.0, 4.0)
+    run = nt.compile(lambda x: (weight * x, nt.log(weight) * x))
+    with np.errstate(divide="ignore"):
+        a, b = run(np.ones(2, np.float32))
+    kept = weight.numpy().copy()
+    weight.numpy()[...] = 5.0
+    with pytest.raises(RuntimeError, match="changed in place"):
+        b.sum().backward()
+    weight.numpy()[...] = kept
+    a.sum().backward()
+    assert weight.grad.tolist() == [1.0, 1.0]
+
+
+def test_few_partial_tapes_are_kept():
+    weight = parameter(1.0, 2.0)
+    run = nt.compile(lambda: tuple(nt.exp(weight * float(i)) for i in range(5)))
+    for subset in itertools.product((0, 1), repeat=5):
+        if any(subset):
+            results = run()
+            sum(r.sum() for r, chosen in zip(results, subset, strict=True) if chosen).backward()
+    assert len(run.tapes[0]._tape._partial) <= tapes.PARTIAL

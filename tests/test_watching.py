@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import numtape as nt
-from numtape import nn
+from numtape import nn, optim
 
 HERE = sys.modules[__name__]
 X = np.ones(2, np.float32)
@@ -226,3 +226,25 @@ def test_attribute_read_by_getattr():
     assert scaled(np.ones(2)).tolist() == [2.0, 2.0]
     settings.scale = 3.0
     assert scaled(np.ones(2)).tolist() == [3.0, 3.0]
+
+
+step, mean = 0, iter([1.0])
+
+
+def test_variables_with_the_names_of_attributes_are_not_read():
+    """`for step in range(...)` at the top of a script, and `optimizer.step()` in a function."""
+    global step
+    weight = nt.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    optimizer = optim.SGD([weight], lr=0.1)
+
+    def train(x):
+        loss = (weight * x).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    compiled = nt.compile(train)
+    for step in range(5):  # noqa: B007
+        compiled(np.ones(3, np.float32))
+    assert compiled.traces == 1

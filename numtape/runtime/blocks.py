@@ -44,7 +44,7 @@ class Bound:
         self._outside = reserve(fixed), *captured
         made = bind(self.arena, *self._outside)
         self.arguments, self.outputs, self.first, self.update, self.second = made
-        self._seconds: dict[Bind, Callable[[], None]] = {}
+        self._seconds: WeakKeyDictionary[Bind, Callable[[], None]] = WeakKeyDictionary()
 
     def second_of(self, bind: Bind) -> Callable[[], None]:
         """The reverse tape of another source for the same plan."""

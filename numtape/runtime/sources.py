@@ -9,6 +9,7 @@ from functools import reduce
 from operator import or_
 
 from numtape.ir.graph import Graph, Value
+from numtape.ir.ops.elementwise import sub
 from numtape.runtime.emit import Line, emit
 from numtape.runtime.plan import Plan
 
@@ -37,4 +38,8 @@ class _Zeros:
         self._absent = absent
 
     def around(self, line: Line) -> list[str]:
-        return [f"{line.out}[...] = -0.0"] if line.node in self._absent else [line.text]
+        if line.node in self._absent:
+            return [f"{line.out}[...] = -0.0"]
+        if line.node.op is sub and line.reads[1] in self._absent:
+            return [f"np.copyto({line.out}, {line.inputs[0]})"]  # less -0 would be more 0
+        return [line.text]

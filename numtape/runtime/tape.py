@@ -19,6 +19,7 @@ from numtape.runtime.plan import Plan
 from numtape.runtime.sources import write_for
 
 _serial = itertools.count()
+PARTIAL = 8  # reverse tapes kept for gradients that come from some of the results
 
 
 class Tape:
@@ -77,6 +78,8 @@ class Tape:
             assert bound.second is not None
             return bound.second
         if reached not in self._partial:
+            if len(self._partial) >= PARTIAL:
+                self._partial.pop(next(iter(self._partial)), None)
             filename = f"{self.filename[:-1]} for {reached:b}>"
             self._partial[reached] = load(*write_for(self.plan, reached), filename)
             self._forgotten(filename)

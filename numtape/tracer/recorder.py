@@ -18,6 +18,7 @@ from numtape.ir.location import user_line
 from numtape.ir.op import Op, scalar_dtype
 from numtape.ir.ops.dense import dense_array
 from numtape.ir.ops.shapes import full
+from numtape.ir.reading import OUT
 from numtape.ir.types import FLOAT, NUMBER, DtypeError, Scalar, ShapeError, Type
 from numtape.tracer.tensor import Tensor, TraceError, as_array, described
 
@@ -188,13 +189,13 @@ class Recorder:
 
     @contextmanager
     def _around(self, node: Tensor, release: bool, retain: bool = False) -> Iterator[None]:
-        _check_unchanged(node)
         call: Any = node.op if getattr(node.op, "compiled", False) else None
         if call is not None:
             call.retain = retain
         # The rules of one node share what they compute alike.
         previous, self._shared = self._shared, {}
         try:
+            _check_unchanged(node)
             with self.inherit(node):
                 yield
         finally:
@@ -202,7 +203,8 @@ class Recorder:
             if call is not None:  # it lets go of its memory itself
                 call.forget()
         if call is None and release:
-            node.op, node.inputs, node.versions, node.contents = _RELEASED, (), (), ()
+            node.op, node.inputs, node.versions = _RELEASED, (), ()
+            node.contents, node.reads = (), ()
 
 
 def _leading_to(outputs: Sequence[Tensor], leaves: Sequence[Tensor]) -> Callable[[Tensor], bool]:
@@ -248,9 +250,10 @@ def _check_unchanged(node: Tensor) -> None:
             "call the first backward() with retain_graph=True"
         )
     seen = list(zip(node.inputs, node.versions, node.contents, strict=True))
-    if isinstance(node.op, Op):  # others, such as compiled calls, do not read their results
-        seen.append((node, node.version, None))
-    for t, version, content in seen:
+    read = [seen[i] for i in node.reads if i != OUT]
+    if OUT in node.reads:
+        read.append((node, node.made, None))
+    for t, version, content in read:
         if t.version != version or t.was_written(content):
             raise RuntimeError(
                 f"at {user_line()}: {t.type} was changed in place after {node.op} had used it, so "

@@ -5,7 +5,7 @@ carries out an operation is the recorder on top of the interpreter stack.
 """
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from numtape.ir.graph import Value
 from numtape.ir.location import user_line
 from numtape.ir.methods import Methods
 from numtape.ir.op import Op
+from numtape.ir.reading import reads
 from numtape.ir.types import BOOL, FLOAT, Type
 from numtape.tracer.contents import fingerprint
 
@@ -31,6 +32,31 @@ class Structure:
     changes = 0
 
 
+class Storage:
+    """What views of one array have in common.
+
+    version  how often it was changed in place.     turn    the lock of who updates it.
+    result   whether an operation made it, so that only who was handed it can write to it.
+    exposed  of a result, what it held when it was handed out first.
+    """
+
+    __slots__ = ("array", "exposed", "result", "turn", "version")
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+        self.version = 0
+        self.turn: Any = None
+        self.result = False
+        self.exposed: Any = None
+
+    def expose(self) -> None:
+        if self.result and self.exposed is None:
+            self.exposed = fingerprint(self.array)
+
+    def was_written(self) -> bool:
+        return self.exposed is not None and fingerprint(self.array) != self.exposed
+
+
 class Tensor(Methods):
     """An n-dimensional array with a gradient.
 
@@ -43,15 +69,15 @@ class Tensor(Methods):
         "_grad",
         "_payload",
         "_requires_grad",
-        "_version",
         "attrs",
         "contents",
-        "exposed",
         "index",
         "inputs",
         "made",
         "op",
         "owner",
+        "reads",
+        "storage",
         "type",
         "versions",
     )
@@ -72,9 +98,8 @@ class Tensor(Methods):
         self.attrs: Mapping[str, Any] = {}
         self.versions: tuple[int, ...] = ()
         self.contents: tuple[Any, ...] = ()
-        self.exposed: Any = None  # what the array held when the user got hold of it
-        # In a list that views share, since they see each other's changes; then who may change it.
-        self._version: list[Any] = [0]
+        self.reads: Collection[int] = ()  # the inputs (and OUT) that gradient rules read
+        self.storage = Storage(payload)
         self.made = 0  # the version when this tensor was made
         self.index = next(_index)
 
@@ -90,29 +115,47 @@ class Tensor(Methods):
     ) -> None:
         """Remember how this tensor came about, for `backward()`.
 
-        Of the first `copied` inputs backward() will not read the memory.
+        A compiled call has copied so many of its inputs, and reads the rest where they are.
         """
         self._requires_grad = True
         self.op, self.inputs, self.attrs = op, inputs, attrs
+        if self.is_traced or not isinstance(op, Op):
+            read: Collection[int] = range(copied, len(inputs))
+        else:
+            wanted = [t._requires_grad for t in inputs]
+            read = reads(op, wanted, [t.type for t in inputs], self.type, attrs)
+            self.storage.result = self.storage.result or op.view is None
+        self.reads = read
         self.versions = tuple(t.version for t in inputs)
-        known = copied if not self.is_traced else len(inputs)
-        self.contents = (
-            *(None for _ in inputs[:known]),
-            *(None if t.op else fingerprint(t._payload) for t in inputs[known:]),
+        self.contents = tuple(
+            t.content() if i in read and not t.is_traced else None for i, t in enumerate(inputs)
         )
+
+    def content(self) -> Any:
+        """What the array holds, where somebody else may write to it; else None."""
+        if self.storage.result and self.storage.exposed is None:
+            return None
+        return fingerprint(self._payload)
+
+    def was_written(self, content: Any) -> bool:
+        """Whether the array holds something else than once, or than when the user got hold of
+        it or of a view."""
+        if content is not None:
+            return fingerprint(self._payload) != content
+        return self.storage.was_written()
 
     @property
     def version(self) -> int:
         """How often the entries were changed in place."""
-        return self._version[0]
+        return self.storage.version
 
     @version.setter
     def version(self, value: int) -> None:
-        self._version[0] = value
+        self.storage.version = value
 
     def look_at(self, other: "Tensor") -> None:
         """Become a view: changes of the other are changes of this."""
-        self._version, self.made = other._version, other.version
+        self.storage, self.made = other.storage, other.version
 
     # ---- reading ---------------------------------------------------------------------------
 
@@ -159,14 +202,8 @@ class Tensor(Methods):
 
     def _concrete(self, deed: str) -> np.ndarray:
         _recorder().reading(self, deed)
-        if self.op is not None and self.exposed is None:
-            self.exposed = fingerprint(self._payload)
+        self.storage.expose()
         return self._payload
-
-    def was_written(self, content: Any) -> bool:
-        """Whether the array, seen with this fingerprint or given out, holds something else now."""
-        before = self.exposed if content is None else content
-        return before is not None and fingerprint(self._payload) != before
 
     # ---- gradients -------------------------------------------------------------------------
 

@@ -4,10 +4,11 @@ Variables, settings of objects and classes, entries of containers and small arra
 means a new trace, never a stale answer. What the function calls is looked into in turn.
 """
 
+import dis
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from itertools import chain
 from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
@@ -29,6 +30,8 @@ _CONTAINERS = (list, tuple, dict, set, frozenset)
 LONGEST = 1000  # entries of a container that is watched: a longer one is data, not settings
 SMALL = 1 << 16  # bytes of an array of which all are compared at each call
 LARGEST = 1 << 24  # bytes of an array that is gone through at each call; of others, samples
+
+_LOADS = ("LOAD_GLOBAL", "LOAD_NAME")
 
 _Read = Callable[[], Any]
 
@@ -263,9 +266,17 @@ def _variables(function: FunctionType) -> Iterator[tuple[str, _Read]]:
     cells = function.__closure__ or ()
     for name, cell in zip(function.__code__.co_freevars, cells, strict=True):
         yield name, _cell(cell)
-    for name in _names(function.__code__):
+    for name in _global_names(function.__code__):
         if name in function.__globals__:
             yield name, _global(function.__globals__, name)
+
+
+@lru_cache(maxsize=1024)
+def _global_names(code: CodeType) -> tuple[str, ...]:
+    """Names that the code or a function defined in it reads as variables, not as attributes."""
+    own = (i.argval for i in dis.get_instructions(code) if i.opname in _LOADS)
+    inner = (n for c in code.co_consts if isinstance(c, CodeType) for n in _global_names(c))
+    return tuple(dict.fromkeys((*own, *inner)))
 
 
 def _names(code: CodeType) -> Iterator[str]:
