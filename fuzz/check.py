@@ -220,6 +220,8 @@ def _slope(program: Program, found: Found) -> None:
     if any("float32" in s.text or "detach" in s.text for s in program.steps):
         return
     given = made.arguments(0)
+    if any("copysign" in s.text for s in program.steps):
+        given = [_without_zeros(t) for t in given]
     floats = [i for i, t in enumerate(given) if t.dtype.kind == "f"]
     rng = np.random.default_rng(program.seed)
     along = [rng.normal(size=given[i].shape) for i in floats]
@@ -240,6 +242,12 @@ def _slope(program: Program, found: Found) -> None:
     found.slopes, found.failure = _agrees(at, value, expected)
     if found.failure:
         found.detail = f"the slope is {expected}, by differences {(at(h) - at(-h)) / (2 * h)}"
+
+
+def _without_zeros(x: nt.Tensor) -> nt.Tensor:
+    """At 0 the size and the sign of copysign(x, x) have a kink and a step that make up for each
+    other: x has a slope that no rule for either knows."""
+    return nt.Tensor(np.where(x.numpy() == 0, x.dtype.type(1), x.numpy()))
 
 
 def in_float64(program: Program) -> dict[int, Any]:

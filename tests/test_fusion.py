@@ -53,6 +53,14 @@ def fused(function, *arguments):
     return written(fusion(nt.trace(function, *arguments).graph))
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 7), (1, 13), (7,), (1, 1, 3, 3)])
+def test_a_region_of_one_tile_needs_no_loop(small, shape):
+    same_bits(lambda x: nt.sqrt(x * x + 0.3), drawn(*shape))
+    same_bits(
+        lambda x: nt.grad(lambda x: (x.swapaxes(-1, -2) @ x).tanh().sum())(x), drawn(1, *shape)
+    )
+
+
 def test_a_chain(small):
     x = drawn(4, 6)
     assert fused(lambda x: nt.exp(x * 2.0) - (x * 2.0).sum(1, keepdims=True), x) == [
