@@ -195,7 +195,8 @@ class Reverse:
         tensors = list(map(Tensor.wrap, arrays, types))
         for i, (source, (start, stop)) in enumerate(zip(self._sources, self.parts, strict=True)):
             part: Any = _Part(call, i)
-            tensors[source].record(part, (whole,), {"start": start, "stop": stop})
+            bounds = {"start": start, "stop": stop}
+            tensors[source].record(part, (whole,), bounds, copied=1)
         return tensors
 
 

@@ -156,8 +156,6 @@ class _Emitter:
         """The lines of a region, run for every tile."""
         loop = Loop(self.loops[tiles], tiles, self.names, self._part, self._held)
         lines = self._section(tiles.nodes, loop)
-        if not loop.parts:  # one tile, which is all there is
-            return lines
         self.bound += loop.bound
         return [loop.head, *self._indented(lines)]
 

@@ -54,11 +54,6 @@ class Loop:
         return (*(1,) * self.tiles.axis, self.tiles.step)[axis] if axis <= self.tiles.axis else 0
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        """The variables of the loop."""
-        return tuple(self._parts.values())
-
-    @property
     def bound(self) -> list[str]:
         """The list of tiles, as `bind` makes it."""
         tiles = self.tiles
@@ -80,6 +75,6 @@ class Loop:
     @property
     def head(self) -> str:
         """The line that the loop begins with."""
-        variables = ", ".join(self.parts)
-        comma = "," if len(self.parts) == 1 else ""
+        variables = ", ".join(self._parts.values())
+        comma = "," if len(self._parts) == 1 else ""
         return f"for {variables}{comma} in {self.name}:  # {self.tiles.count} tiles"

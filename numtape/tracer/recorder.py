@@ -249,7 +249,12 @@ def _check_unchanged(node: Tensor) -> None:
             f"at {user_line()}: backward() has passed here before and let go of what it needs; "
             "call the first backward() with retain_graph=True"
         )
-    seen = list(zip(node.inputs, node.versions, node.contents, strict=True))
+    contents = node.contents or (None,) * len(node.inputs)
+    seen = list(zip(node.inputs, node.versions, contents, strict=True))
+    if node.reads is None:
+        if all(t.version == version for t, version, _ in seen):
+            return
+        node.reads = node.read_by_rules()
     read = [seen[i] for i in node.reads if i != OUT]
     if OUT in node.reads:
         read.append((node, node.made, None))

@@ -98,7 +98,7 @@ class Tensor(Methods):
         self.attrs: Mapping[str, Any] = {}
         self.versions: tuple[int, ...] = ()
         self.contents: tuple[Any, ...] = ()
-        self.reads: Collection[int] = ()  # the inputs (and OUT) that gradient rules read
+        self.reads: Collection[int] | None = ()
         self.storage = Storage(payload)
         self.made = 0  # the version when this tensor was made
         self.index = next(_index)
@@ -119,17 +119,23 @@ class Tensor(Methods):
         """
         self._requires_grad = True
         self.op, self.inputs, self.attrs = op, inputs, attrs
-        if self.is_traced or not isinstance(op, Op):
-            read: Collection[int] = range(copied, len(inputs))
-        else:
-            wanted = [t._requires_grad for t in inputs]
-            read = reads(op, wanted, [t.type for t in inputs], self.type, attrs)
-            self.storage.result = self.storage.result or op.view is None
-        self.reads = read
         self.versions = tuple(t.version for t in inputs)
-        self.contents = tuple(
-            t.content() if i in read and not t.is_traced else None for i, t in enumerate(inputs)
-        )
+        if self.is_traced:  # memory is not looked at; who reads is asked where something changed
+            self.reads = None
+            return
+        if isinstance(op, Op):
+            self.reads = self.read_by_rules()
+        else:
+            self.reads = range(copied, len(inputs))
+        read = self.reads
+        self.storage.result = self.storage.result or getattr(op, "view", None) is None
+        self.contents = tuple(t.content() if i in read else None for i, t in enumerate(inputs))
+
+    def read_by_rules(self) -> Collection[int]:
+        """The inputs (and OUT) that the gradient rules read which `backward()` will run."""
+        assert self.op is not None
+        wanted = [t._requires_grad for t in self.inputs]
+        return reads(self.op, wanted, [t.type for t in self.inputs], self.type, self.attrs)
 
     def content(self) -> Any:
         """What the array holds, where somebody else may write to it; else None."""
