@@ -179,3 +179,21 @@ def test_fingerprints_tell_any_word_apart():
     assert fingerprint(array) == fingerprint(array.copy()) == before
     assert fingerprint(array[::-1]) != before
     assert fingerprint(np.ones(5001, np.int8)) != fingerprint(np.ones(5002, np.int8))
+
+
+def test_large_arrays_under_a_compiled_call():
+    """Samples of them are compared; `assign()` is noticed whatever it changes."""
+    x = nt.tensor(np.ones(300_000), requires_grad=True)
+    factor = nt.tensor(np.ones(300_000))
+    run = nt.compile(lambda x: (x * factor).sum())
+
+    def assigned(array):
+        new = array.copy()
+        new[7] = 3.0
+        factor.assign(new)
+
+    for change in (all_entries, assigned):
+        loss = run(x)
+        change(factor.numpy())
+        with pytest.raises(RuntimeError, match="changed in place"):
+            loss.backward()

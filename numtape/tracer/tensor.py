@@ -17,7 +17,7 @@ from numtape.ir.methods import Methods
 from numtape.ir.op import Op
 from numtape.ir.reading import reads
 from numtape.ir.types import BOOL, FLOAT, Type
-from numtape.tracer.contents import fingerprint
+from numtape.tracer.contents import Look, fingerprint, glance
 
 _index = itertools.count()
 
@@ -129,7 +129,8 @@ class Tensor(Methods):
             self.reads = range(copied, len(inputs))
         read = self.reads
         self.storage.result = self.storage.result or getattr(op, "view", None) is None
-        self.contents = tuple(t.content() if i in read else None for i, t in enumerate(inputs))
+        look = fingerprint if isinstance(op, Op) else glance
+        self.contents = tuple(t.content(look) if i in read else None for i, t in enumerate(inputs))
 
     def read_by_rules(self) -> Collection[int]:
         """The inputs (and OUT) that the gradient rules read which `backward()` will run."""
@@ -137,18 +138,19 @@ class Tensor(Methods):
         wanted = [t._requires_grad for t in self.inputs]
         return reads(self.op, wanted, [t.type for t in self.inputs], self.type, self.attrs)
 
-    def content(self) -> Any:
+    def content(self, look: Look) -> tuple[Look, Any] | None:
         """What the array holds, where somebody else may write to it; else None."""
         if self.storage.result and self.storage.exposed is None:
             return None
-        return fingerprint(self._payload)
+        return look, look(self._payload)
 
-    def was_written(self, content: Any) -> bool:
+    def was_written(self, content: tuple[Look, Any] | None) -> bool:
         """Whether the array holds something else than once, or than when the user got hold of
         it or of a view."""
-        if content is not None:
-            return fingerprint(self._payload) != content
-        return self.storage.was_written()
+        if content is None:
+            return self.storage.was_written()
+        look, before = content
+        return look(self._payload) != before
 
     @property
     def version(self) -> int:
