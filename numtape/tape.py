@@ -83,7 +83,7 @@ class CompiledTape:
             with self._timed("trace"):
                 self._traced: Traced = again()
             if options.validate:
-                repeats.check_repeats(self._traced, again)
+                self._traced = repeats.check_repeats(self._traced, again)
             self._make((args, kwargs), passes, blocks)
         kept = lasting(found, self._traced.captured)
         self._watches: tuple[Watch, ...] = settled(kept, self._traced)
