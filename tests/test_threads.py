@@ -1,10 +1,12 @@
 """Compiled functions under threads and under the garbage collector."""
 
 import gc
+import queue
 import random
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -14,6 +16,10 @@ import numtape as nt
 from numtape.runtime import blocks
 
 ONES = np.ones(3)
+exact = pytest.mark.skipif(
+    np.lib.NumpyVersion(np.__version__) < "2.4.0",
+    reason="a thread cannot take the locks of its generators twice",
+)
 
 
 def finish(*targets, seconds=60):
@@ -81,6 +87,7 @@ def test_tapes_are_found_while_others_are_made():
         sys.setswitchinterval(interval)
 
 
+@exact
 def test_another_thread_draws_random_numbers_during_a_trace():
     drawing = True
 
@@ -117,6 +124,92 @@ def test_random_states_are_not_rewound_where_another_thread_drew():
     before = random.getstate()
     assert finish(draw, lambda: nt.compile(double)(ONES)) == []
     assert random.getstate() != before
+
+
+@contextmanager
+def another_thread(action):
+    """It acts again and again until the block ends."""
+    acting = True
+
+    def act():
+        while acting:
+            action()
+
+    thread = threading.Thread(target=act, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        acting = False
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+def draws_from_python(x):
+    return x * random.random()
+
+
+def draws_bits(x):
+    return x * random.randrange(10)
+
+
+def draws_from_numpy(x):
+    return x * float(np.random.random())
+
+
+DRAWS = {
+    "python": random.random,
+    "numpy": np.random.random,
+    "many": lambda: np.random.normal(size=1000),  # NumPy lets other threads run meanwhile
+    "now and then": lambda: (random.random(), np.random.random(), time.sleep(0.001)),
+}
+
+
+@exact
+@pytest.mark.parametrize("function", [draws_from_python, draws_bits, draws_from_numpy])
+@pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
+def test_a_draw_is_found_while_another_thread_draws(function, draw):
+    line = function.__code__.co_firstlineno + 1
+    with another_thread(draw):
+        for _ in range(3):
+            with pytest.raises(nt.TraceError, match=rf"test_threads\.py:{line}: .* cannot draw"):
+                nt.compile(function)(ONES)
+
+
+@exact
+@pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
+def test_what_another_thread_draws_is_no_harm(draw):
+    intervals = set()
+
+    def masks(x):
+        intervals.add(sys.getswitchinterval())
+        bias = np.exp(-np.tril(np.ones((200, 200))))  # here the other thread runs
+        time.sleep(0.002)
+        return x * bias[0, 1]
+
+    interval = sys.getswitchinterval()
+    with another_thread(draw):
+        for _ in range(3):
+            assert nt.compile(masks)(ONES).tolist() == [1.0, 1.0, 1.0]
+    assert intervals == {interval}  # a longer one would keep the other thread waiting
+
+
+def test_a_traced_function_waits_for_a_thread_that_draws():
+    wanted, given = queue.Queue(), queue.SimpleQueue()
+
+    def work():
+        while wanted.get(timeout=30):
+            given.put(np.random.normal(size=3) + random.random())
+
+    def ask(x):
+        wanted.put(True)
+        return x * len(given.get())
+
+    def call():
+        assert nt.compile(ask)(ONES).tolist() == [3.0, 3.0, 3.0]
+        wanted.put(False)
+
+    assert finish(work, call) == []
 
 
 def test_threads_call_one_function_at_once():

@@ -6,6 +6,7 @@ A compiled function either does what the eager one does, or raises an error that
 import itertools
 import random
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -276,6 +277,17 @@ def test_a_generator_that_nobody_draws_from_is_no_harm():
     compiled = nt.compile(lambda x, rng=OWN: x * len(str(rng)))
     assert compiled(ONES).tolist() == compiled(ONES).tolist()
     assert len(compiled.tapes) == 1
+
+
+@pytest.mark.parametrize("rng", [random.SystemRandom(), np.random.RandomState(np.random.PCG64())])
+def test_generators_of_any_kind_may_be_near(rng):
+    assert nt.compile(lambda x: x * 2 if rng else x)(ONES).tolist() == [2.0, 2.0, 2.0]
+    assert nt.compile(lambda x, rng: x * 2)(ONES, rng).tolist() == [2.0, 2.0, 2.0]
+
+
+def test_a_draw_without_a_line_of_the_users_is_found():
+    with pytest.raises(nt.TraceError, match=r"test_traps\.py:\d+: .* cannot draw"):
+        nt.compile(partial(np.random.normal, 0.0, 1.0))()
 
 
 @pytest.mark.parametrize(

@@ -1,30 +1,35 @@
 """Random numbers drawn behind numtape's back while a function is traced.
 
 What `random` or `numpy.random` gives would be frozen into the tape: every call would see the
-numbers of the first. The states of their generators tell whether somebody drew during a trace; a
-line that draws in two more runs, while other threads wait, tells that it was the function.
+numbers of the first. The states of their generators tell whether somebody drew during a trace.
+Whether it was the function, and where, is then seen in another run: NumPy's generators are locked
+for other threads meanwhile, and a draw from one of Python's is a call that this thread makes.
 """
 
 import random
 import sys
-import time
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import Any, TypeVar
 
 import numpy as np
 
-from numtape.ir.location import is_user_file
+from numtape.ir.location import is_user_file, user_line
 from numtape.tracer.tensor import TraceError
 
 Result = TypeVar("Result")
-PATIENCE = 1.0  # seconds for which other threads are kept from drawing while a line is sought
 GENERATORS = (
     random.Random,
     np.random.Generator,
     np.random.RandomState,
     np.random.BitGenerator,
 )
+# Whose methods the functions of the modules `random` and `numpy.random` are.
+_GLOBAL: Any = (random.random.__self__, np.random.rand.__self__)  # type: ignore[attr-defined]
+_DRAWS = ("random", "getrandbits")  # all others of Python's go through these
+_WAITS = ("_thread", "_queue")  # the modules of what one thread waits for another with
 
 
 def without_chance(run: Callable[[], Result], generators: Sequence[Any] = ()) -> Result:
@@ -32,11 +37,10 @@ def without_chance(run: Callable[[], Result], generators: Sequence[Any] = ()) ->
 
     `generators` are those that it can reach, beside the global ones.
     """
-    sources = (random, np.random, *generators)
-    saved = [_state(source) for source in sources]
-    before = _states(sources)
+    sources = [source for source in (*_GLOBAL, *generators) if _has_state(source)]
+    saved = list(map(_state, sources))
     result = run()
-    line = "" if _states(sources) == before else _drawing_line(run, sources)
+    line = "" if _states(sources) == _comparable(saved) else _drawing_line(run, sources)
     if not line:
         return result
     for source, state in zip(sources, saved, strict=True):
@@ -46,6 +50,15 @@ def without_chance(run: Callable[[], Result], generators: Sequence[Any] = ()) ->
         "theirs, because the tape would repeat the numbers of the first call; draw outside and "
         "pass them as an argument, or use numtape.random.default.uniform(shape)"
     )
+
+
+def _has_state(source: Any) -> bool:
+    """Not so `random.SystemRandom`, which asks the operating system."""
+    try:
+        _state(source)
+    except NotImplementedError:
+        return False
+    return True
 
 
 def _state(source: Any) -> Any:
@@ -73,48 +86,100 @@ def _comparable(state: Any) -> Any:
     """Arrays as bytes: `==` gives a truth value."""
     if isinstance(state, dict):
         return {key: _comparable(value) for key, value in state.items()}
+    if isinstance(state, list):
+        return list(map(_comparable, state))
     return state.tobytes() if isinstance(state, np.ndarray) else state
 
 
 def _drawing_line(run: Callable[[], Any], sources: Sequence[Any]) -> str:
-    """The line that draws each time; empty where other threads drew, and not the function."""
-    drew = _lines_seen(run, sources)
-    again = _lines_seen(run, sources) if drew else []
-    return next((line for line in drew if line in again), "")
+    """The first line that draws; empty where other threads drew, and not the function."""
+    if not _Onlooker(sources).lines_of(run):  # many times faster than line by line
+        return ""
+    lines = _Onlooker(sources, line_by_line=True).lines_of(run)
+    return lines[0] if lines else ""
 
 
-def _lines_seen(run: Callable[[], Any], sources: Sequence[Any]) -> list[str]:
-    finder = _Finder(sources)
-    previous, interval = sys.gettrace(), sys.getswitchinterval()
-    sys.setswitchinterval(PATIENCE)
-    time.sleep(2 * interval)  # threads that wait already do so by the old interval
-    sys.settrace(finder)
-    try:
-        run()
-    except Exception:
-        pass  # the lines have been found, or not; the first run went through
-    finally:
-        sys.settrace(previous)
-        sys.setswitchinterval(interval)
-    return finder.found
+class _Onlooker:
+    """Notes which lines of user code draw: by the states before and after, and by calls of C."""
 
+    def __init__(self, sources: Sequence[Any], line_by_line: bool = False) -> None:
+        self.pythons = [source for source in sources if isinstance(source, random.Random)]
+        numpys = [source for source in sources if not isinstance(source, random.Random)]
+        alone = len(sys._current_frames()) == 1
+        self.compared = sources if alone else numpys
+        self.locks = _locks(numpys)
+        self.line_by_line = line_by_line
+        self.lines: list[str] = []
+        self.place = user_line()
+        self.before: list[Any] = []
 
-class _Finder:
-    """A trace function that looks at the states before each line of user code."""
+    def lines_of(self, run: Callable[[], Any]) -> list[str]:
+        with self._looking_on(), suppress(Exception):  # the first run went through
+            run()
+        return self.lines
 
-    def __init__(self, sources: Sequence[Any]) -> None:
-        self.sources = sources
-        self.before = _states(sources)
-        self.place = ""
-        self.found: list[str] = []
+    @contextmanager
+    def _looking_on(self) -> Iterator[None]:
+        tracing, profiling = sys.gettrace(), sys.getprofile()
+        with ExitStack() as held:
+            for lock in self.locks:
+                held.enter_context(lock)
+            self.before = _states(self.compared)
+            sys.setprofile(self._on_call)
+            if self.line_by_line:
+                sys.settrace(self._on_line)
+            try:
+                yield
+            finally:
+                sys.settrace(tracing)
+                sys.setprofile(profiling)
+                self._look()
 
-    def __call__(self, frame: FrameType, event: str, arg: Any) -> "_Finder | None":
+    def _look(self) -> None:
+        now = _states(self.compared)
+        if now != self.before:
+            self.lines.append(self.place)
+            self.before = now
+
+    def _on_line(self, frame: FrameType, event: str, arg: Any) -> Any:
         if not is_user_file(frame.f_code.co_filename):
             return None
-        now = _states(self.sources)
-        if now != self.before:
-            self.found.append(self.place)
-            self.before = now
+        self._look()
         here = frame.f_back if event == "return" and frame.f_back else frame
         self.place = f"{here.f_code.co_filename}:{here.f_lineno}"
-        return self
+        return self._on_line
+
+    def _on_call(self, frame: FrameType, event: str, arg: Any) -> None:
+        if event not in ("c_call", "c_return", "c_exception"):
+            return
+        owner = arg.__self__
+        if type(owner).__module__ in _WAITS:
+            self._meanwhile(event == "c_call")
+        elif event == "c_call" and arg.__name__ in _DRAWS and _is_in(owner, self.pythons):
+            self.lines.append(self.place)
+
+    def _meanwhile(self, waits: bool) -> None:
+        """What the function waits for may be a thread that draws: let it, and look away."""
+        if waits:
+            self._look()
+            for lock in self.locks:
+                lock.release()
+        else:
+            for lock in self.locks:
+                lock.acquire()
+            self.before = _states(self.compared)
+
+
+def _is_in(thing: Any, things: Sequence[Any]) -> bool:
+    return any(thing is other for other in things)
+
+
+def _locks(numpys: Sequence[Any]) -> list[Any]:
+    """What NumPy holds while it draws, in the one order in which all threads take several.
+
+    Before NumPy 2.4 a thread cannot hold such a lock and draw: what others draw counts as well.
+    """
+    inner = [getattr(s, "_bit_generator", getattr(s, "bit_generator", s)) for s in numpys]
+    found = {id(bits.lock): bits.lock for bits in inner}
+    reentrant = type(threading.RLock())
+    return [found[key] for key in sorted(found) if isinstance(found[key], reentrant)]
