@@ -72,9 +72,15 @@ class Compiled:
         """A method compiled for each object; the object keeps it, so both go together."""
         if instance is None or not hasattr(self.function, "__get__"):
             return self
-        methods = vars(instance).get(METHODS)
+        held = getattr(instance, "__dict__", None)
+        if held is None:
+            raise TypeError(
+                f"at {user_line()}: a compiled method is kept in the object's __dict__, which a "
+                f'{type(instance).__name__} has not; add "__dict__" to its __slots__'
+            )
+        methods = held.get(METHODS)
         if methods is None or methods.instance is not instance:
-            methods = vars(instance)[METHODS] = _Methods(instance)
+            methods = held[METHODS] = _Methods(instance)
         found = methods.compiled.get(self)
         if found is None:
             bound = self.function.__get__(instance, owner)

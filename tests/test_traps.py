@@ -3,10 +3,13 @@
 A compiled function either does what the eager one does, or raises an error that names the line.
 """
 
+import csv
 import itertools
 import random
 import time
+from collections import deque
 from functools import partial
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -350,21 +353,115 @@ def test_iterators_are_no_arguments(items):
         nt.compile(lambda x, items: x + sum(items))(ONES, items)
 
 
-def test_an_iterator_outside():
-    class Reads(nn.Module):
+class Reads(nn.Module):
+    """Takes an item in every call."""
+
+    def __init__(self, items):
+        self.items = items
+
+    def forward(self, x):
+        return x + next(self.items)
+
+
+class Loader:
+    """An iterator of one's own, with settings."""
+
+    def __init__(self, items):
+        self.batch_size = 4
+        self.items = items
+        self.taken = 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.taken += 1
+        return next(self.items)
+
+
+def begun():
+    generator = (i for i in range(3))
+    next(generator)
+    return generator
+
+
+ITERATORS = {
+    "list": lambda: iter([1.0, 2.0]),
+    "set": lambda: iter({1.0, 2.0}),
+    "dict": lambda: iter({1.0: 2.0}),
+    "generator": lambda: (i for i in range(3)),
+    "map": lambda: map(abs, [1.0, 2.0]),
+    "zip of map": lambda: zip(map(abs, [ONES]), strict=True),
+    "chain": lambda: itertools.chain([1.0], [2.0]),
+    "count": itertools.count,
+    "own": lambda: Loader(iter([1.0, 2.0])),
+    "own over own": lambda: Loader(Loader(iter([1.0]))),
+}
+UNTOLD = {
+    "generator": begun,
+    "csv": lambda: csv.reader(["1", "2"]),
+    "product": lambda: itertools.product([1.0], [2.0]),
+    "callable": lambda: iter(time.perf_counter, None),
+    "map": lambda: map(abs, begun()),
+}
+
+
+@pytest.mark.parametrize("make", ITERATORS.values(), ids=ITERATORS)
+def test_an_iterator_outside_of_which_the_trace_takes_items(make):
+    with pytest.raises(nt.TraceError, match=r"\.items is a .* gives its items once"):
+        nt.compile(Reads(make()))(ONES)
+
+
+@pytest.mark.parametrize("make", ITERATORS.values(), ids=ITERATORS)
+def test_an_iterator_outside_that_is_left_alone(make):
+    items = make()
+    first = next(make())
+
+    def trains(x, given=items):
+        return x * 2 if items is not None else x
+
+    compiled = nt.compile(trains)
+    assert compiled(ONES).tolist() == compiled(ONES, None).tolist() == [2.0, 2.0, 2.0]
+    np.testing.assert_equal(next(items), first)  # nothing was lost
+    assert compiled(ONES).tolist() == [2.0, 2.0, 2.0]
+    assert len(compiled.misses) == 2
+
+
+@pytest.mark.parametrize("make", UNTOLD.values(), ids=UNTOLD)
+def test_an_iterator_outside_that_does_not_tell(make):
+    items = make()
+    with pytest.raises(nt.TraceError, match=r"the variable items is a .* takes them or can"):
+        nt.compile(lambda x: x * 2 if items else x)(ONES)
+
+
+def test_settings_of_an_iterator_of_ones_own():
+    loader = Loader(begun())
+    compiled = nt.compile(lambda x: x * loader.batch_size)
+    assert compiled(ONES).tolist() == [4.0, 4.0, 4.0]
+    loader.batch_size = 5
+    next(loader)
+    assert compiled(ONES).tolist() == [5.0, 5.0, 5.0]
+
+
+def test_a_name_that_an_iterator_has_elsewhere():
+    class Trainer:
         def __init__(self):
-            self.items = iter([1.0, 2.0])
+            self.batches = iter([ONES, ONES])
+            self.data = SimpleNamespace(batches=10)
 
-        def forward(self, x):
-            return x + self.items.__next__()
+        def fit(self):
+            return [self.step(batch).tolist() for batch in self.batches]
 
-    for function in (lambda x: x + ITERATOR.__next__(), Reads()):
-        with pytest.raises(nt.TraceError, match="gives its items once"):
-            nt.compile(function)(ONES)
-    assert repr(ITERATOR) == "count(0)"
+        @nt.compile
+        def step(self, x):
+            return x * self.data.batches
+
+    assert Trainer().fit() == [[10.0, 10.0, 10.0]] * 2
 
 
-@pytest.mark.parametrize("function", [yields, waits, Yields()])
+@pytest.mark.parametrize(
+    "function", [yields, waits, Yields(), partial(yields), partial(partial(waits), ONES)]
+)
 def test_functions_that_do_not_return(function):
     with pytest.raises(TypeError, match=r"gives its results by yield|asynchronous"):
         nt.compile(function)
@@ -382,3 +479,50 @@ def test_functions_that_do_not_return(function):
 def test_results_that_would_run_after_the_trace(function):
     with pytest.raises(nt.TraceError, match="would run after the trace has ended"):
         nt.compile(function)(ONES)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: {"twice": x * 2}.values(),
+        lambda x: {"twice": x * 2}.items(),
+        lambda x: (1, {x * 2}),
+        lambda x: frozenset([(x * 2, 1)]),
+        lambda x: deque([frozenset([x])]),
+        lambda x: MappingProxyType({"twice": x * 2}),
+    ],
+)
+def test_results_that_hide_tensors(function):
+    with pytest.raises(nt.TraceError, match=r"test_traps\.py:\d+: .* return a tuple, a list or"):
+        nt.compile(function)(ONES)
+
+
+def test_collections_without_traced_tensors_are_returned():
+    compiled = nt.compile(lambda x: (x, {1, 2}, {"a": 1}.keys(), deque([3]), {OUTSIDE}))
+    assert list(map(list, compiled(ONES)[1:])) == [[1, 2], ["a"], [3], [OUTSIDE]]
+
+
+# ---- objects and dtypes -------------------------------------------------------------------
+
+
+def test_a_compiled_method_needs_a_place():
+    class Slotted:
+        __slots__ = ("weight",)
+
+        @nt.compile
+        def scale(self, x):
+            return x * 2
+
+    class Open(Slotted):
+        __slots__ = ("__dict__",)
+
+    with pytest.raises(TypeError, match=r'test_traps\.py.* a Slotted has not; add "__dict__" to'):
+        Slotted().scale(ONES)
+    assert Open().scale(ONES).tolist() == [2.0, 2.0, 2.0]
+
+
+@pytest.mark.skipif(np.longdouble(0).itemsize == 8, reason="the same as float64")
+@pytest.mark.parametrize("make", [nt.Tensor, nt.tensor, nt.compile(lambda x: x * 2)])
+def test_floats_of_other_sizes(make):
+    with pytest.raises(TypeError, match=r"holds floats \(32, 64\), .* not float(96|128)"):
+        make(np.ones(3, np.longdouble))

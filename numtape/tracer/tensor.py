@@ -304,7 +304,8 @@ def as_array(data: Any, dtype: Any = None) -> np.ndarray:
             array = array.astype(dtype, copy=False)
         if dtype is None and array.dtype == np.float64 and not isinstance(data, np.generic):
             array = array.astype(FLOAT)
-    if array.dtype.kind not in "fiub" or array.dtype == np.float16:
+    kind, size = array.dtype.kind, array.itemsize
+    if kind not in "fiub" or (kind == "f" and size not in (4, 8)):
         raise TypeError(
             "a tensor holds floats (32, 64), integers or booleans, not "
             f"{array.dtype} ({data!r:.40})"

@@ -19,7 +19,7 @@ from numtape.ir.location import is_user_file
 from numtape.tracer.chance import GENERATORS
 from numtape.tracer.contents import fingerprint, sample
 from numtape.tracer.holder import Holder, mark
-from numtape.tracer.once import refuse_iterator
+from numtape.tracer.once import UNKNOWN, is_once, position, refuse_iterator
 from numtape.tracer.structure import children, flatten
 from numtape.tracer.tensor import Tensor
 from numtape.tracer.traced import Watch
@@ -44,6 +44,13 @@ class Content(Watch):
 
 
 @dataclass(frozen=True, eq=False)
+class Items(Watch):
+    """How far an iterator has gone: only a trace that takes none of its items can be replayed."""
+
+    iterator: Any = None
+
+
+@dataclass(frozen=True, eq=False)
 class Entries(Watch):
     """The entries of the container in `source`; where that still is `same` they cannot differ."""
 
@@ -64,10 +71,13 @@ def watches(
     """Watches on all that `function` can read, and its static arguments with it; and the
     generators of random numbers among that.
 
-    Raises `TraceError` where that is an iterator, whose items would come once.
+    Raises `TraceError` for an iterator as argument, or one that does not tell whether the
+    function takes its items, which come once; where it does, `lasting` raises.
     """
     arguments = flatten((args, dict(kwargs or {})), lambda tree: not children(tree))
     static = [value for _, value in arguments if not isinstance(value, np.ndarray)]
+    for value in filter(is_once, static):
+        refuse_iterator("an argument", value)
     names: set[str] = set()
     while True:
         walk = _Walk(names)
@@ -81,8 +91,13 @@ def watches(
 def lasting(found: Iterable[Watch], captured: Iterable[Any]) -> tuple[Watch, ...]:
     """The watches that matter once a trace has `captured` the arrays that tapes read anew.
 
-    A container that the function itself fills, such as a log, is not what it depends on.
+    A container that the function itself fills, such as a log, is not what it depends on. Raises
+    `TraceError` where the trace took items of an iterator.
     """
+    found = list(found)
+    for watch in found:
+        if isinstance(watch, Items) and not watch.holds():
+            refuse_iterator(watch.what, watch.iterator)
     arrays = [getattr(c, "_payload", c) for c in captured if isinstance(c, Tensor | np.ndarray)]
 
     def read_anew(watch: Watch) -> bool:
@@ -93,7 +108,8 @@ def lasting(found: Iterable[Watch], captured: Iterable[Any]) -> tuple[Watch, ...
     def changed_inside(watch: Watch) -> bool:
         return isinstance(watch.seen, tuple | bytes) and not watch.holds()
 
-    return tuple(w for w in found if not read_anew(w) and not changed_inside(w))
+    kept = (watch for watch in found if not isinstance(watch, Items))
+    return tuple(w for w in kept if not read_anew(w) and not changed_inside(w))
 
 
 class _Walk:
@@ -128,7 +144,8 @@ class _Walk:
         """Watches on what can change while the value stays the same object."""
         if isinstance(value, _LEAVES):
             return
-        refuse_iterator(what, value)
+        if is_once(value):
+            yield _items(what, value)
         if isinstance(value, np.ndarray):
             if self._first_time(value):
                 yield _content(what, value)
@@ -193,6 +210,13 @@ def _content(what: str, array: np.ndarray) -> Content:
         summed = array.nbytes <= LARGEST and array.dtype.kind in "fiub" and array.itemsize <= 8
         read = partial(fingerprint if summed else sample, array)
     return Content(f"the content of {what}", read, read(), array=array)
+
+
+def _items(what: str, iterator: Any) -> Items:
+    now = position(iterator)
+    if now is UNKNOWN:
+        refuse_iterator(what, iterator)
+    return Items(what, partial(position, iterator), now, iterator=iterator)
 
 
 def _holders(value: Any) -> Iterator[Holder]:
