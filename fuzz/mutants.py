@@ -317,9 +317,10 @@ MUTANTS = (
     *_of(
         CACHING + "tapes.py",
         ("if tape.current():", "if True:"),
-        ("self._kept.move_to_end(key)", "pass"),
-        ("[*self._kept.pop(key, ()), tape]", "[tape]"),
-        ("len(kept) > self.most or (", "("),
+        ("self._used.move_to_end(tape)", "pass"),
+        ("self._kept.setdefault(key, []).append(tape)", "self._kept[key] = [tape]"),
+        ("count > self.most or (", "("),
+        ("+ sum(held.values())", ""),
     ),
     *_of(
         CACHING + "signatures.py",

@@ -139,7 +139,7 @@ class Compiled:
         if kept:
             return "; ".join(gathered(kept[-1].changed()))
         names = parameter_names(self.function)
-        nearest = min([differences(k, key, names) for k in reversed(keys)], key=len)
+        nearest = min([differences(k, key, names) for k in keys], key=len)
         return "; ".join(nearest)
 
     def _warn_of_storm(self, made: Sequence[Made]) -> None:
@@ -187,10 +187,11 @@ def compile(
     equals the eager one with `==` at the same number of BLAS threads. `threads` limits BLAS
     during calls.
 
-    The cache holds at most `max_tapes` tapes, and `max_bytes` of what they have for themselves
-    (`tape.nbytes`), and drops the one unused for longest; the latest one always stays. Bytes are
-    a number or text such as "512MB" (millions) or "1.5GiB" (2^30). A function that is traced
-    again and again gives a `RetraceWarning`, once, that tells what varies.
+    The cache holds at most `max_tapes` tapes, each setting counted, and `max_bytes` of what they
+    have for themselves (`tape.nbytes`) and of arrays outside that the latest does not read. It
+    drops the one unused for longest; the latest always stays. Bytes are a number or text such as
+    "512MB" (millions) or "1.5GiB" (2^30). A function that is traced again and again gives a
+    `RetraceWarning`, once, that tells what varies.
 
     `memory` is the most that the arena of a call may take, in bytes. What would be held longest
     for the time it costs to compute is then computed again where it is read, which changes no

@@ -170,6 +170,10 @@ class CompiledTape:
         """What a cache holds for this tape alone, about: constants, graphs, plan and program."""
         return self.memory.constants + PER_NODE * len(self._tape.graph.nodes)
 
+    def held(self) -> dict[int, int]:
+        """The bytes of each array outside that it reads and so keeps alive, by id."""
+        return {id(array): array.nbytes for array in self._outside()}
+
     @property
     def plan(self) -> Plan:
         """The order of the kernels and the memory of every value; printed, a table."""

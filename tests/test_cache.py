@@ -152,6 +152,38 @@ def test_tapes_of_other_modes_are_kept():
     assert len(compiled.misses) == len(compiled.tapes) == 2
 
 
+class Setting:
+    """Something static that a traced function reads."""
+
+
+def settings_of(compiled, setting, values):
+    for setting.value in values:
+        assert compiled(ONES).tolist() == (ONES * setting.value).tolist()
+    return compiled
+
+
+def test_settings_count_like_any_tapes():
+    setting = Setting()
+    compiled = nt.compile(lambda x: x * setting.value)
+    assert settings_of(compiled, setting, [0, 1, 2, 3, 4, 5] * 3).traces == 6
+    few = nt.compile(lambda x: x * setting.value, max_tapes=3)
+    assert settings_of(few, setting, [0, 1, 2, 3, 3, 2, 1, 0]).traces == 5
+
+
+def test_the_setting_unused_for_longest_is_dropped():
+    setting = Setting()
+    compiled = nt.compile(lambda x: x * setting.value, max_tapes=3)
+    assert settings_of(compiled, setting, [1, 2, 1, 3, 1, 4, 1, 5, 1]).traces == 5
+
+
+def test_of_all_arguments_and_settings_the_one_unused_for_longest_is_dropped():
+    setting = Setting()
+    compiled = nt.compile(lambda x: x * setting.value, max_tapes=3)
+    for setting.value, n in ((1, 3), (2, 4), (1, 5), (2, 3), (2, 4), (2, 3), (2, 4)):
+        compiled(np.ones(n))
+    assert compiled.traces == 4
+
+
 def test_the_source_of_a_tape_that_went_is_forgotten():
     compiled = nt.compile(lambda x: x * 2.0, max_tapes=1)
     compiled(np.ones(2))
@@ -187,6 +219,19 @@ def test_a_tape_counts_its_constants_and_program():
     small, large = (nt.compile(with_constant).tape(np.ones(n, np.float32)) for n in (10, 10_010))
     assert large.nbytes - small.nbytes == pytest.approx(40_000, abs=64)
     assert small.nbytes > 1_000
+
+
+def test_arrays_that_only_older_tapes_read_count():
+    setting = Setting()
+    compiled = nt.compile(lambda x: (x * setting.value).sum(), max_bytes="1MB")
+    for value in range(10):
+        setting.value = np.full(50_000, float(value))
+        assert compiled(2.0).item() == 100_000 * value
+    assert len(compiled.tapes) == 3
+    shared = nt.compile(lambda x: setting.value[: x.shape[0]] * x, max_bytes="1MB")
+    for n in range(1, 11):
+        shared(np.ones(n))
+    assert len(shared.tapes) == 10
 
 
 def test_the_latest_tape_stays_beyond_the_limit_alone():

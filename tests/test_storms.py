@@ -132,6 +132,21 @@ def test_where_each_trace_has_another_reason_the_latest_is_told():
     assert "the latest reason was: argument k31 is an input" in said
 
 
+def test_settings_that_come_again_after_their_tapes_were_dropped():
+    class Setting:
+        pass
+
+    setting = Setting()
+    compiled = nt.compile(lambda x: x * setting.value, max_tapes=2)
+
+    def call(value):
+        setting.value = value
+        return compiled(ONES)
+
+    said = warned(call, [(i % 3,) for i in range(40)])
+    assert "setting.value changed; where settings come again, raise max_tapes" in said
+
+
 def test_tapes_that_are_dropped_for_one_another_are_told():
     compiled = nt.compile(lambda x: x * 2, max_tapes=2)
     said = warned(compiled, [(np.ones(i % 3 + 1),) for i in range(40)])

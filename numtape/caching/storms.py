@@ -175,4 +175,7 @@ def _reason(made: Sequence[Made]) -> list[str]:
     (reason, times), *_ = Counter(reasons).most_common(1)
     if times == 1:
         return [f"the latest reason was: {reasons[-1]}"]
-    return [f"{times} times the reason was: {reason}"]
+    found = [f"{times} times the reason was: {reason}"]
+    if any(m.setting and m.miss.dropped for m in made):
+        found.append("where settings come again, raise max_tapes (or max_bytes)")
+    return found

@@ -7,42 +7,47 @@ from numtape.caching.signatures import Key
 from numtape.runtime.blocks import Blocks
 from numtape.tape import CompiledTape
 
-MODES = 4  # tapes kept for the same arguments
-
 
 class Tapes:
-    """At most so many tapes and bytes of them; the one unused for longest goes first.
+    """At most so many tapes and bytes of them; the one found or added longest ago goes first.
 
-    The bytes are those that tapes have for themselves (`CompiledTape.nbytes`): the arena, which
-    all of them share, is as large as the largest needs, whatever their number. The tape that came
-    last stays even if it is beyond the limit alone.
+    For the same arguments there is a tape for each setting, such as train and eval mode. The
+    bytes are those that tapes have for themselves (`CompiledTape.nbytes`), and arrays outside
+    that the latest tape does not read: they may be kept alive by the others alone. The arena,
+    which all tapes share, is as large as the largest needs, whatever their number. The tape that
+    came last stays even if it is beyond the limit alone.
     """
 
     def __init__(self, most: int, most_bytes: int) -> None:
         self.most = most
         self.most_bytes = most_bytes
         self.blocks = Blocks()
-        self._kept: OrderedDict[Key, list[CompiledTape]] = OrderedDict()
+        self._used: OrderedDict[CompiledTape, Key] = OrderedDict()  # the latest at the end
+        self._kept: dict[Key, list[CompiledTape]] = {}  # each list as it was used
         self._lock = threading.RLock()  # held briefly
 
     def find(self, key: Key) -> CompiledTape | None:
         """A tape for such calls that still holds."""
-        with self._lock:
-            kept = self._kept.get(key, ())
-            if kept:
-                self._kept.move_to_end(key)
-        for tape in kept:
+        for tape in reversed(self.of(key)):
             if tape.current():
+                self._use(key, tape)
                 return tape
         return None
+
+    def _use(self, key: Key, tape: CompiledTape) -> None:
+        with self._lock:
+            if tape in self._used:  # not dropped in the meantime
+                self._used.move_to_end(tape)
+                kept = self._kept[key]
+                kept.remove(tape)
+                kept.append(tape)
 
     def add(self, key: Key, tape: CompiledTape) -> int:
         """Keep a tape; how many others had to go for it."""
         with self._lock:
-            before = len(self.all())
-            # Those for other modes, such as eval(), may serve again.
-            made = [*self._kept.pop(key, ()), tape]
-            self._kept[key] = made[-min(MODES, self.most) :]
+            before = len(self._used)
+            self._used[tape] = key
+            self._kept.setdefault(key, []).append(tape)
             while self._beyond():
                 self._drop()
             left = self.all()
@@ -51,30 +56,35 @@ class Tapes:
         return before + 1 - len(left)
 
     def _beyond(self) -> bool:
-        kept = self.all()
-        return len(kept) > self.most or (
-            len(kept) > 1 and sum(t.nbytes for t in kept) > self.most_bytes
-        )
+        count = len(self._used)
+        return count > self.most or (count > 1 and self._nbytes() > self.most_bytes)
+
+    def _nbytes(self) -> int:
+        """Of the tapes, and of the arrays that are kept for them and not for the latest."""
+        *others, latest = self._used
+        held = {key: size for t in others for key, size in t.held().items()}
+        for key in latest.held():
+            held.pop(key, None)
+        return sum(t.nbytes for t in self._used) + sum(held.values())
 
     def _drop(self) -> None:
-        key, (_, *others) = next(iter(self._kept.items()))
-        if others:
-            self._kept[key] = others
-        else:
+        tape, key = self._used.popitem(last=False)
+        self._kept[key].remove(tape)
+        if not self._kept[key]:
             del self._kept[key]
 
     def all(self) -> tuple[CompiledTape, ...]:
         """The tapes, the one used last at the end."""
         with self._lock:
-            return tuple(tape for found in self._kept.values() for tape in found)
+            return tuple(self._used)
 
     def of(self, key: Key) -> tuple[CompiledTape, ...]:
-        """Those for such calls, whether they still hold or not."""
+        """Those for such calls, the one used last at the end, whether they still hold or not."""
         with self._lock:
             return tuple(self._kept.get(key, ()))
 
     @property
     def keys(self) -> tuple[Key, ...]:
-        """What there are tapes for, the one used last at the end."""
+        """What there are tapes for, the one used last first."""
         with self._lock:
-            return tuple(self._kept)
+            return tuple(dict.fromkeys(reversed(self._used.values())))
