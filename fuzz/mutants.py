@@ -318,7 +318,7 @@ MUTANTS = (
         CACHING + "tapes.py",
         ("if tape.current():", "if True:"),
         ("self._used.move_to_end(tape)", "pass"),
-        ("self._kept.setdefault(key, []).append(tape)", "self._kept[key] = [tape]"),
+        ("(*self.of(key), tape)", "(tape,)"),
         ("count > self.most or (", "("),
         ("+ sum(held.values())", ""),
     ),

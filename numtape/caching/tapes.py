@@ -23,31 +23,35 @@ class Tapes:
         self.most_bytes = most_bytes
         self.blocks = Blocks()
         self._used: OrderedDict[CompiledTape, Key] = OrderedDict()  # the latest at the end
-        self._kept: dict[Key, list[CompiledTape]] = {}  # each list as it was used
+        self._kept: dict[Key, tuple[CompiledTape, ...]] = {}  # likewise; read without the lock
         self._lock = threading.RLock()  # held briefly
 
     def find(self, key: Key) -> CompiledTape | None:
         """A tape for such calls that still holds."""
-        for tape in reversed(self.of(key)):
+        kept = self.of(key)
+        for tape in reversed(kept):
             if tape.current():
-                self._use(key, tape)
+                self._use(key, tape, kept)
                 return tape
         return None
 
-    def _use(self, key: Key, tape: CompiledTape) -> None:
+    def _use(self, key: Key, tape: CompiledTape, kept: tuple[CompiledTape, ...]) -> None:
         with self._lock:
-            if tape in self._used:  # not dropped in the meantime
-                self._used.move_to_end(tape)
-                kept = self._kept[key]
-                kept.remove(tape)
-                kept.append(tape)
+            if tape not in self._used:  # dropped in the meantime
+                return
+            self._used.move_to_end(tape)
+            if tape is not kept[-1]:
+                self._kept[key] = (*self._without(key, tape), tape)
+
+    def _without(self, key: Key, tape: CompiledTape) -> tuple[CompiledTape, ...]:
+        return tuple(t for t in self._kept[key] if t is not tape)
 
     def add(self, key: Key, tape: CompiledTape) -> int:
         """Keep a tape; how many others had to go for it."""
         with self._lock:
             before = len(self._used)
             self._used[tape] = key
-            self._kept.setdefault(key, []).append(tape)
+            self._kept[key] = (*self.of(key), tape)
             while self._beyond():
                 self._drop()
             left = self.all()
@@ -69,7 +73,7 @@ class Tapes:
 
     def _drop(self) -> None:
         tape, key = self._used.popitem(last=False)
-        self._kept[key].remove(tape)
+        self._kept[key] = self._without(key, tape)
         if not self._kept[key]:
             del self._kept[key]
 
@@ -80,8 +84,7 @@ class Tapes:
 
     def of(self, key: Key) -> tuple[CompiledTape, ...]:
         """Those for such calls, the one used last at the end, whether they still hold or not."""
-        with self._lock:
-            return tuple(self._kept.get(key, ()))
+        return self._kept.get(key, ())
 
     @property
     def keys(self) -> tuple[Key, ...]:
