@@ -321,6 +321,7 @@ MUTANTS = (
         ("(*self.of(key), tape)", "(tape,)"),
         ("count > self.most or (", "("),
         ("+ sum(held.values())", ""),
+        ("self._kept[key] = (*self._without(key, tape), tape)", "pass"),
     ),
     *_of(
         CACHING + "signatures.py",

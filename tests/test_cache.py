@@ -176,6 +176,16 @@ def test_the_setting_unused_for_longest_is_dropped():
     assert settings_of(compiled, setting, [1, 2, 1, 3, 1, 4, 1, 5, 1]).traces == 5
 
 
+def test_the_reason_is_what_differs_from_the_setting_used_last():
+    setting = Setting()
+    compiled = nt.compile(lambda x: x * setting.value + setting.other)
+    for setting.value, setting.other in ((1, 1), (2, 1), (1, 1), (1, 2)):
+        compiled(ONES)
+    reason = compiled.explain().splitlines()[-1]
+    assert "setting.other changed" in reason
+    assert "setting.value" not in reason
+
+
 def test_of_all_arguments_and_settings_the_one_unused_for_longest_is_dropped():
     setting = Setting()
     compiled = nt.compile(lambda x: x * setting.value, max_tapes=3)

@@ -171,7 +171,7 @@ def _shapes(keys: Sequence[Key], names: Sequence[str]) -> Iterator[tuple[int, st
 
 def _reason(made: Sequence[Made]) -> list[str]:
     """What was said of most traces, where no argument is to blame."""
-    reasons = [m.miss.reason for m in made if m.miss.trace > 1]
+    reasons = [m.miss.reason for m in made]
     (reason, times), *_ = Counter(reasons).most_common(1)
     if times == 1:
         return [f"the latest reason was: {reasons[-1]}"]
