@@ -1,5 +1,6 @@
 """Compiled functions under threads and under the garbage collector."""
 
+import cProfile
 import gc
 import queue
 import random
@@ -210,6 +211,40 @@ def test_a_traced_function_waits_for_a_thread_that_draws():
         wanted.put(False)
 
     assert finish(work, call) == []
+
+
+def test_a_traced_function_takes_a_lock_under_which_another_thread_draws():
+    drawing = threading.Lock()
+
+    def draw():
+        with drawing:
+            time.sleep(0.001)
+            np.random.random()
+
+    def waits(x):
+        with drawing:
+            time.sleep(0.002)
+        return x * 2
+
+    def traces():
+        for _ in range(5):
+            nt.compile(waits)(ONES)
+
+    with another_thread(draw):
+        assert finish(traces, seconds=20) == []
+
+
+def test_profilers_go_on_while_another_thread_draws():
+    """Those in C are no functions: Python gives them out, but does not take them back."""
+    profiler = cProfile.Profile()
+
+    def pauses(x):
+        time.sleep(0.005)
+        return x * 2
+
+    with another_thread(random.random):
+        profiler.runcall(nt.compile(pauses), ONES)
+    assert any(getattr(entry.code, "co_name", "") == "pauses" for entry in profiler.getstats())
 
 
 def test_threads_call_one_function_at_once():

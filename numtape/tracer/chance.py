@@ -6,12 +6,14 @@ Whether it was the function, and where, is then seen in another run: NumPy's gen
 for other threads meanwhile, and a draw from one of Python's is a call that this thread makes.
 """
 
+import dis
 import random
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from types import FrameType
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from types import CodeType, FrameType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,6 +31,7 @@ GENERATORS = (
 # Whose methods the functions of the modules `random` and `numpy.random` are.
 _GLOBAL: Any = (random.random.__self__, np.random.rand.__self__)  # type: ignore[attr-defined]
 _DRAWS = ("random", "getrandbits")  # all others of Python's go through these
+_ENTERS = dis.opmap.get("BEFORE_WITH")  # from Python 3.14 on, a call like others
 _WAITS = ("_thread", "_queue")  # the modules of what one thread waits for another with
 
 
@@ -112,6 +115,8 @@ class _Onlooker:
         self.lines: list[str] = []
         self.place = user_line()
         self.before: list[Any] = []
+        self.held: list[Any] = []
+        self.away = True
 
     def lines_of(self, run: Callable[[], Any]) -> list[str]:
         with self._looking_on(), suppress(Exception):  # the first run went through
@@ -120,20 +125,32 @@ class _Onlooker:
 
     @contextmanager
     def _looking_on(self) -> Iterator[None]:
-        tracing, profiling = sys.gettrace(), sys.getprofile()
-        with ExitStack() as held:
-            for lock in self.locks:
-                held.enter_context(lock)
-            self.before = _states(self.compared)
+        tracer, profiler = sys.gettrace(), sys.getprofile()
+        try:
+            self._hold()
             sys.setprofile(self._on_call)
-            if self.line_by_line:
-                sys.settrace(self._on_line)
-            try:
-                yield
-            finally:
-                sys.settrace(tracing)
-                sys.setprofile(profiling)
-                self._look()
+            sys.settrace(self._on_line)
+            yield
+        finally:
+            sys.settrace(tracer)
+            _resume(profiler)
+            self._let_go()
+
+    def _hold(self) -> None:
+        if self.away:
+            for lock in self.locks:
+                lock.acquire()
+                self.held.append(lock)  # one by one: an interrupt may come while it waits
+            self.before = _states(self.compared)
+            self.away = False
+
+    def _let_go(self) -> None:
+        """Let other threads draw: what the function waits for may be one of them."""
+        if not self.away:
+            self._look()
+            self.away = True
+        while self.held:
+            self.held.pop().release()
 
     def _look(self) -> None:
         now = _states(self.compared)
@@ -142,9 +159,16 @@ class _Onlooker:
             self.before = now
 
     def _on_line(self, frame: FrameType, event: str, arg: Any) -> Any:
+        self._hold()
         if not is_user_file(frame.f_code.co_filename):
             return None
-        self._look()
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            if _opcodes(frame.f_code)[frame.f_lasti] == _ENTERS:  # perhaps a lock
+                self._let_go()
+            return self._on_line
+        if self.line_by_line:
+            self._look()
         here = frame.f_back if event == "return" and frame.f_back else frame
         self.place = f"{here.f_code.co_filename}:{here.f_lineno}"
         return self._on_line
@@ -154,20 +178,22 @@ class _Onlooker:
             return
         owner = arg.__self__
         if type(owner).__module__ in _WAITS:
-            self._meanwhile(event == "c_call")
+            (self._let_go if event == "c_call" else self._hold)()
         elif event == "c_call" and arg.__name__ in _DRAWS and _is_in(owner, self.pythons):
             self.lines.append(self.place)
 
-    def _meanwhile(self, waits: bool) -> None:
-        """What the function waits for may be a thread that draws: let it, and look away."""
-        if waits:
-            self._look()
-            for lock in self.locks:
-                lock.release()
-        else:
-            for lock in self.locks:
-                lock.acquire()
-            self.before = _states(self.compared)
+
+@lru_cache(maxsize=1024)
+def _opcodes(code: CodeType) -> bytes:
+    return code.co_code
+
+
+def _resume(profiler: Any) -> None:
+    """Those in C, such as `cProfile`, cannot be given back as functions."""
+    if profiler is None or callable(profiler):
+        sys.setprofile(profiler)
+    else:
+        profiler.enable()
 
 
 def _is_in(thing: Any, things: Sequence[Any]) -> bool:
