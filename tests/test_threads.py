@@ -195,6 +195,7 @@ def test_what_another_thread_draws_is_no_harm(draw):
     assert intervals == {interval}  # a longer one would keep the other thread waiting
 
 
+@exact
 def test_a_traced_function_waits_for_a_thread_that_draws():
     wanted, given = queue.Queue(), queue.SimpleQueue()
 
@@ -213,6 +214,7 @@ def test_a_traced_function_waits_for_a_thread_that_draws():
     assert finish(work, call) == []
 
 
+@exact
 def test_a_traced_function_takes_a_lock_under_which_another_thread_draws():
     drawing = threading.Lock()
 
@@ -234,6 +236,7 @@ def test_a_traced_function_takes_a_lock_under_which_another_thread_draws():
         assert finish(traces, seconds=20) == []
 
 
+@exact
 def test_profilers_go_on_while_another_thread_draws():
     """Those in C are no functions: Python gives them out, but does not take them back."""
     profiler = cProfile.Profile()
