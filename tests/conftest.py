@@ -4,9 +4,10 @@ import signal
 from pathlib import Path
 
 import pytest
+from checkpoints import META, arrays_of
 from hypothesis import settings
 
-from numtape.training import tasks
+from numtape.training import checkpoint, tasks
 
 PAIRS = [("ab" * (1 + i % 3) + "c", "xy" * (1 + i % 3)) for i in range(24)]
 
@@ -38,3 +39,9 @@ def pairs(tmp_path: Path) -> tuple[str, str]:
     for place, name in enumerate(("source", "target")):
         (tmp_path / name).write_text("".join(f"{pair[place]}\n" for pair in PAIRS))
     return str(tmp_path / "source"), str(tmp_path / "target")
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    checkpoint.save(tmp_path / "run", arrays_of(7), META)
+    return tmp_path / "run"

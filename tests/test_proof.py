@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from programs import gpt_step, mlp_step
+from programs import chain, gpt_step, mlp_step, rows
 
 import numtape as nt
 from numtape.ir.graph import numbering
@@ -16,16 +16,6 @@ WIDE = np.linspace(-1, 1, 1024 * 1024).reshape(1024, 1024)
 
 def plan_of(function, *arguments):
     return nt.compile(function).tape(*arguments).plan
-
-
-def chain(x):
-    y = nt.exp(x)
-    return (y + 1.0) * 2.0 * y
-
-
-def rows(x):
-    y = nt.exp(x - x.mean(1, keepdims=True))
-    return y / (y * y).sum(1, keepdims=True), y.max(1)
 
 
 def moved(plan, name, offset):
@@ -46,8 +36,8 @@ def test_two_slots_that_overlap_are_shown():
     )
     assert [line.split() for line in lines[1:4]] == [
         ["value", "op", "from", "to", "offset", "bytes", "line"],
-        ["%1:", "f64[3,4]", "exp", "0", "3", "0", "96", f"test_proof.py:{first + 1}"],
-        ["%2:", "f64[3,4]", "add", "1", "2", "64", "96", f"test_proof.py:{first + 2}"],
+        ["%1:", "f64[3,4]", "exp", "0", "3", "0", "96", f"programs.py:{first + 1}"],
+        ["%2:", "f64[3,4]", "add", "1", "2", "64", "96", f"programs.py:{first + 2}"],
     ]
     assert caught.value.clash.at == 1
     assert caught.value.line.rpartition(":")[0] == __file__

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from programs import TRAINING, RandomProgram, forward_and_reverse
+from programs import TRAINING, RandomProgram, chain, forward_and_reverse, rows
 from test_compiled_models import EXAMPLES, Example
 
 import numtape as nt
@@ -24,16 +24,6 @@ WIDE = np.linspace(-1, 1, 512 * 1024).reshape(512, 1024)
 
 def bits(results):
     return [t.numpy().tobytes() for t in (results if isinstance(results, tuple) else (results,))]
-
-
-def chain(x):
-    y = nt.exp(x)
-    return (y + 1.0) * 2.0 * y
-
-
-def rows(x):
-    y = nt.exp(x - x.mean(1, keepdims=True))
-    return y / (y * y).sum(1, keepdims=True), y.max(1)
 
 
 def sanitized(function, *arguments):
@@ -131,7 +121,7 @@ def test_a_shifted_offset(monkeypatch):
     spoil(monkeypatch, shifted)
     text = (
         r"kernel 1, %2: f64\[3,4\] = add\(%1, 1.0\) .*, wrote in front of %2|"
-        r"kernel 3, .* reads %1 \(f64\[3,4\], exp, test_sanitizer.py:\d+; 96 bytes at offset 0\), "
+        r"kernel 3, .* reads %1 \(f64\[3,4\], exp, programs.py:\d+; 96 bytes at offset 0\), "
         r"of which a part was overwritten by %\d"
     )
     with pytest.raises(SanitizerError, match=text) as caught:

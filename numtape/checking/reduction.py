@@ -7,13 +7,13 @@ makes the graph smaller leaves the mistake in it ("Simplifying and isolating fai
 input", Zeller and Hildebrandt, 2002).
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from numtape.checking.reference import values
-from numtape.ir.graph import INPUT, Graph, Value
+from numtape.ir.graph import INPUT, Graph, Value, ancestors
 from numtape.ir.location import Origin
 
 RADII = (0, 1, 2, 3, 5, 8)  # of windows: how many steps back from their output
@@ -103,7 +103,7 @@ def _cut(
 ) -> Case:
     """What is left for these outputs where other values are given as arrays."""
     given = set(given)
-    needed = _needed(outputs, given)
+    needed = ancestors(outputs, given)
     made: dict[Value, Value] = {}
     inputs, names, arrays, nodes = [], [], [], []
     titles = dict(zip(graph.inputs, graph.names, strict=True))
@@ -118,17 +118,6 @@ def _cut(
             nodes.append(made[v])
     results = tuple(made[v] for v in outputs)
     return Case(Graph(graph.name, tuple(inputs), tuple(names), tuple(nodes), results), arrays)
-
-
-def _needed(outputs: Iterable[Value], given: set[Value]) -> set[Value]:
-    found: set[Value] = set()
-    pending = list(outputs)
-    while pending:
-        v = pending.pop()
-        if v not in found:
-            found.add(v)
-            pending += () if v in given else v.inputs
-    return found
 
 
 def _with_drawn_inputs(case: Case, shows: Shows) -> Case:

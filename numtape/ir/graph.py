@@ -3,7 +3,7 @@
 A `Value` is a node and its only result. Graphs are immutable; passes build new ones.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -299,15 +299,16 @@ def replay(graph: Graph, inputs: Sequence[Any], run: Any) -> dict[Value, Any]:
     return known
 
 
-def ancestors(results: Iterable[Any]) -> set[Any]:
-    """The values (or tensors) from which the results are computed, themselves included."""
+def ancestors(results: Iterable[Any], stops: Collection[Any] = ()) -> set[Any]:
+    """The values (or tensors) from which the results are computed, themselves included; not
+    those behind `stops`."""
     found: set[Any] = set()
     pending = list(results)
     while pending:
         value = pending.pop()
         if value not in found:
             found.add(value)
-            pending.extend(value.inputs)
+            pending.extend(() if value in stops else value.inputs)
     return found
 
 

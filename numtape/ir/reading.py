@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from numtape.ir.graph import Builder, Value
+from numtape.ir.graph import Builder, ancestors
 from numtape.ir.interpreter import active
 from numtape.ir.op import Op
 from numtape.ir.types import Type
@@ -31,10 +31,5 @@ def _reads(op: Op, wanted: tuple, types: tuple, out: Type, attrs: tuple) -> froz
         g = builder.input(out, "g")
         xs = [given[i] for i in range(len(types))]
         found = [rule(g, given[OUT], *xs, **dict(attrs)) for rule in rules if rule is not None]
-    met: set[Value] = {v for v in found if v is not None}
-    pending = list(met)
-    while pending:
-        new = [v for v in pending.pop().inputs if v not in met]
-        met.update(new)
-        pending += new
+    met = ancestors(v for v in found if v is not None)
     return frozenset(i for i, value in given.items() if value in met)
