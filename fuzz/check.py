@@ -219,9 +219,7 @@ def _slope(program: Program, found: Found) -> None:
     made = Instance(replace(program, inputs=in_float64(program)))
     if any("float32" in s.text or "detach" in s.text for s in program.steps):
         return
-    given = made.arguments(0)
-    if any("copysign" in s.text for s in program.steps):
-        given = [_without_zeros(t) for t in given]
+    given = [_without_zeros(t) for t in made.arguments(0)]
     floats = [i for i, t in enumerate(given) if t.dtype.kind == "f"]
     rng = np.random.default_rng(program.seed)
     along = [rng.normal(size=given[i].shape) for i in floats]
@@ -245,8 +243,8 @@ def _slope(program: Program, found: Found) -> None:
 
 
 def _without_zeros(x: nt.Tensor) -> nt.Tensor:
-    """At 0 the size and the sign of copysign(x, x) have a kink and a step that make up for each
-    other: x has a slope that no rule for either knows."""
+    """At 0 a kink and a step, or two branches, can make up for each other, as in copysign(x, x):
+    what is made of x then has a slope that no rule for either knows."""
     return nt.Tensor(np.where(x.numpy() == 0, x.dtype.type(1), x.numpy()))
 
 

@@ -5,23 +5,25 @@ where it is used.
 """
 
 import importlib.util
-import sys
 from types import ModuleType
+from typing import Any
+
+
+class _Lazy(ModuleType):
+    """Stands for a module; whoever asks it for something first loads that.
+
+    Python's own lazy loader may show a module half made to a second thread (until Python 3.12).
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module(self.__name__), name)
 
 
 def lazy(name: str) -> ModuleType:
-    """The module `name`, executed on first access to one of its attributes.
+    """The module `name`, loaded on first access to one of its attributes.
 
     Raises ModuleNotFoundError at once where it is not installed.
     """
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.find_spec(name)
-    if spec is None or spec.loader is None:
+    if importlib.util.find_spec(name) is None:
         raise ModuleNotFoundError(f"{name} is not installed", name=name)
-    loader = importlib.util.LazyLoader(spec.loader)
-    spec.loader = loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    loader.exec_module(module)
-    return module
+    return _Lazy(name)

@@ -4,6 +4,7 @@ import cProfile
 import gc
 import queue
 import random
+import subprocess
 import sys
 import threading
 import time
@@ -337,3 +338,24 @@ def test_reverse_tapes_of_many_threads_while_shapes_are_traced():
     finally:
         sys.setswitchinterval(interval)
     assert len(compiled.misses) == 12
+
+
+def test_lazy_modules_are_whole_for_every_thread():
+    """Many threads that compile first at once: nobody sees a module half made."""
+    program = """
+import threading
+import numpy as np
+import numtape as nt
+failed, start = [], threading.Barrier(8)
+def work():
+    start.wait()
+    try:
+        nt.compile(lambda x: x * 2.0)(np.ones(3))
+    except Exception as error:
+        failed.append(error)
+threads = [threading.Thread(target=work) for _ in range(8)]
+[t.start() for t in threads], [t.join() for t in threads]
+assert not failed, failed
+"""
+    for _ in range(3):
+        subprocess.run([sys.executable, "-c", program], check=True)

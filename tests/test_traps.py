@@ -526,3 +526,70 @@ def test_a_compiled_method_needs_a_place():
 def test_floats_of_other_sizes(make):
     with pytest.raises(TypeError, match=r"holds floats \(32, 64\), .* not float(96|128)"):
         make(np.ones(3, np.longdouble))
+
+
+# ---- what a trace would swallow -----------------------------------------------------------
+
+
+def swallows(x):
+    try:
+        if x.sum() > 0:
+            return x
+    except TypeError:
+        pass
+    return x * 0.0
+
+
+@pytest.mark.parametrize("look", [lambda k: {0.5: 2.0}.get(k, 1.0), lambda k: len({k, 0.5})])
+def test_a_float_is_no_key(look):
+    with pytest.raises(nt.TraceError, match="a Python float is an input"):
+        nt.compile(lambda x, k: x * look(k))(ONES, 0.5)
+    assert nt.compile(lambda x, k: x * len({k: 1}))(ONES, 2).tolist() == [1.0] * 3
+
+
+def test_an_error_that_the_function_catches_is_raised_at_the_end():
+    with pytest.raises(nt.TraceError, match="cannot decide by") as error:
+        nt.compile(swallows)(ONES)
+    assert f"{__file__}:{lines_of(swallows)[2]}" in str(error.value)
+
+
+def sets_an_entry(x, given):
+    given["new"] = x
+    return x
+
+
+def exchanges_an_entry(x, given):
+    given["old"] = x * 2.0
+    return x
+
+
+def appends(x, given):
+    given["list"].append(x)
+    return x
+
+
+def takes_out(x, given):
+    return x * given["list"].pop()
+
+
+@pytest.mark.parametrize("function", [sets_an_entry, exchanges_an_entry, appends, takes_out])
+def test_containers_that_are_given_do_not_change(function):
+    given = {"old": ONES, "list": [ONES, ONES]}
+    with pytest.raises(nt.TraceError, match="changes what is in its argument given"):
+        nt.compile(function)(ONES, given)
+    assert list(given) == ["old", "list"]
+    assert len(given["list"]) == 2
+
+
+class Output:
+    def __init__(self, loss):
+        self.loss = loss
+
+
+@pytest.mark.parametrize("make", [Output, lambda x: [Output(x)], lambda x: partial(print, x)])
+def test_objects_that_hide_tensors_are_no_results(make):
+    weight = parameter(1.0)
+    with pytest.raises(nt.TraceError, match="whose tensors have no values outside the trace"):
+        nt.compile(lambda x: (weight.assign(weight + 1.0), make(x))[1])(ONES)
+    assert weight.tolist() == [1.0]
+    assert nt.compile(lambda x: (x, Output("text")))(ONES)[1].loss == "text"

@@ -4,14 +4,16 @@ import gc
 import inspect
 import itertools
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Set, ValuesView
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence, Set, ValuesView
 from functools import partial
-from types import FunctionType, GeneratorType
+from types import FunctionType, GeneratorType, ModuleType
 from typing import Any
 
+import numpy as np
+
 from numtape.ir.location import user_line
-from numtape.tracer.structure import children, flatten
-from numtape.tracer.tensor import TraceError
+from numtape.tracer.structure import children, flatten, readable
+from numtape.tracer.tensor import Tensor, TraceError
 
 UNKNOWN: Any = object()
 _BUILT_IN = ("builtins", "itertools")
@@ -86,10 +88,37 @@ def refuse_late_result(result: Any) -> None:
             raise TraceError(
                 said + "which would run after the trace has ended; return a tuple or a list"
             )
-        if isinstance(leaf, _COLLECTIONS) and _hides_traced(leaf):
+        if _hides_traced([leaf] if isinstance(leaf, _COLLECTIONS) else _held(leaf)):
             raise TraceError(
                 said + "whose tensors have no values outside the trace; return a tuple, a list or "
-                "a dict of them"
+                "a dict of them, or a dataclass"
+            )
+
+
+def _held(value: Any) -> list[Any]:
+    """What an object holds in its attributes, a partial call in its arguments."""
+    if isinstance(value, partial):
+        return [*value.args, *value.keywords.values()]
+    if isinstance(value, ModuleType | type | Tensor | np.generic | np.ndarray):
+        return []
+    return list(getattr(value, "__dict__", {}).values())
+
+
+def contents_of(arguments: Any) -> dict[str, Any]:
+    """What is in all containers among the arguments, by path."""
+    return dict(flatten(arguments, lambda tree: not children(tree)))
+
+
+def refuse_changes(before: dict[str, Any], arguments: Any, names: Sequence[str]) -> None:
+    """`TraceError` where a traced function put a tensor into a list, dict or object that it was
+    given, or took one out: those are copies, and a tape would not do it again."""
+    after = contents_of(arguments)
+    for path in (*before, *after):
+        old, new = before.get(path), after.get(path)
+        if old is not new and (isinstance(old, Tensor) or isinstance(new, Tensor)):
+            raise TraceError(
+                f"at {user_line()}: the traced function changes what is in its argument "
+                f"{readable(path, names)}, which a tape cannot repeat; return what is new instead"
             )
 
 

@@ -5,6 +5,7 @@ carries out an operation is the recorder on top of the interpreter stack.
 """
 
 import itertools
+import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from numtape.ir import interpreter
 from numtape.ir.graph import Value
-from numtape.ir.location import user_line
+from numtape.ir.location import is_user_file, user_line
 from numtape.ir.methods import Methods
 from numtape.ir.op import Op
 from numtape.ir.reading import reads
@@ -266,6 +267,11 @@ class Tensor(Methods):
         dtype = "" if self.dtype in (FLOAT, BOOL, np.int64) else f", dtype={self.dtype}"
         return f"Tensor({shown}{dtype}{note})"
 
+    def __hash__(self) -> int:
+        if self.is_traced and self.type.weak and is_user_file(sys._getframe(1).f_code.co_filename):
+            _recorder().reading(self, "look up, or hash,")  # a number is no key: it has no value
+        return id(self)
+
     def __format__(self, spec: str) -> str:
         return format(self._concrete("format").item(), spec) if spec else repr(self)
 
@@ -325,9 +331,20 @@ def refuse(tensor: Tensor, deed: str) -> None:
         "index with": "use take(x, index) for entries; range() and sizes need an int: pass one",
     }
     way = ways.get(deed, "return it from the function and read it there")
+    if tensor.type.weak:
+        way += "; a Python float is an input: give a setting as an int or text, or by closure"
     raise TraceError(
         f"at {user_line()}: a traced function cannot {deed} a tensor ({described(tensor)}), "
         f"because it has no value while tracing; {way}"
+    )
+
+
+def refuse_outside(tensor: Tensor, deed: str) -> None:
+    """The error for reading what has a value now, and another at another call."""
+    raise TraceError(
+        f"at {user_line()}: a traced function cannot {deed} a tensor from outside "
+        f"({tensor.type}): the value would be frozen into the tape; use operations on the "
+        "tensor itself, or read it before the compiled function and pass it as an argument"
     )
 
 

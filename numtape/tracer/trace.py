@@ -19,7 +19,7 @@ from numtape.ir.op import Op, scalar_dtype
 from numtape.ir.types import NUMBER, Scalar, Type
 from numtape.tracer.aliases import first_alias, shares_memory, two_ways
 from numtape.tracer.chance import without_chance
-from numtape.tracer.once import refuse_late_result
+from numtape.tracer.once import contents_of, refuse_changes, refuse_late_result
 from numtape.tracer.recorder import (
     Recorder,
     check_assignable,
@@ -28,7 +28,7 @@ from numtape.tracer.recorder import (
     usable_gradient,
 )
 from numtape.tracer.structure import flatten, parameter_names, readable, rebuild
-from numtape.tracer.tensor import Tensor, TraceError, as_array, refuse
+from numtape.tracer.tensor import Tensor, TraceError, as_array, refuse, refuse_outside
 from numtape.tracer.traced import USED_UP, Gradient, Joint, Output, Traced, Watch
 
 
@@ -49,6 +49,7 @@ class Trace(Recorder):
         self._inside: dict[int, Tensor] = {}  # and the other way round
         self._reached: dict[int, Tensor] = {}  # what is used without being an argument
         self._versions: dict[Tensor, int] = {}  # before the trace
+        self.refused: TraceError | None = None
         self.module_names: dict[int, str] = {}  # of the root module now running
         self._names: dict[int, str] = {}
         self._lines: dict[int, str] = {}  # where each captured one was used first
@@ -127,13 +128,11 @@ class Trace(Recorder):
             )
 
     def reading(self, tensor: Tensor, deed: str) -> None:
-        if tensor.is_traced:
-            refuse(tensor, deed)
-        raise TraceError(
-            f"at {user_line()}: a traced function cannot {deed} a tensor from outside "
-            f"({tensor.type}): the value would be frozen into the tape; use operations on the "
-            "tensor itself, or read it before the compiled function and pass it as an argument"
-        )
+        try:
+            (refuse if tensor.is_traced else refuse_outside)(tensor, deed)
+        except TraceError as error:
+            self.refused = self.refused or error  # who catches it would go on without the value
+            raise
 
     def assign(self, tensor: Tensor, value: Any) -> None:
         new = self.lift(value, tensor.dtype)
@@ -262,6 +261,8 @@ class Trace(Recorder):
         return f"{name} ({type}, used at {self._lines[id(source)]})"
 
     def finish(self, name: str, result: Any, arguments: list[Tensor]) -> Traced:
+        if self.refused is not None:
+            raise self.refused
         self._refuse_aliases()
         refuse_late_result(result)
         outputs: list[Tensor] = []
@@ -383,11 +384,13 @@ def _trace(function: Callable, args: tuple, kwargs: dict) -> Traced:
         leaves.append(recorder.argument(value, readable(next(paths), names)))
         return leaves[-1]
 
-    inner_args, inner_kwargs = rebuild((args, kwargs), is_array, enter)
+    inner_args, inner_kwargs = inner = rebuild((args, kwargs), is_array, enter)
+    before = contents_of(inner)
     name = getattr(function, "__name__", type(function).__name__)
     try:
         with active(recorder):
             result = function(*inner_args, **inner_kwargs)
+        refuse_changes(before, inner, names)
         return recorder.finish(name, result, leaves)
     finally:
         recorder.leave()
