@@ -275,3 +275,17 @@ def test_setting_changed_by_another_thread_while_tracing():
     step(ONES)
     step(ONES)
     assert len(step.misses) == 2
+
+
+class Swaps(nn.Module):
+    def __init__(self):
+        self.now, self.then = nt.tensor(ONES), nt.tensor(2 * ONES)
+
+    def forward(self, x):
+        self.now, self.then = self.then, self.now
+        return x * self.then
+
+
+def test_tensors_that_the_function_exchanges():
+    with pytest.raises(nt.TraceError, match=r"exchanges the tensor \S*(now|then) for another"):
+        nt.compile(Swaps())(ONES)

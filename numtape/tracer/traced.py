@@ -122,7 +122,13 @@ def _is_cache(watch: Watch, used: Container[int]) -> bool:
             f"{now}, which a tape cannot repeat; keep it in a tensor and assign() that, or change "
             "it outside the compiled function"
         )
-    return isinstance(now, Tensor | tuple) and not _mentions(watch.seen, used)
+    seen = watch.seen
+    if isinstance(now, Tensor) and not now.is_traced and _mentions((now, seen), used):
+        raise TraceError(
+            f"the traced function exchanges the tensor {watch.what} for another, which a tape "
+            "cannot repeat; assign() the values instead, or exchange them outside"
+        )
+    return isinstance(now, Tensor | tuple) and not _mentions(seen, used)
 
 
 def _mentions(mark: Any, used: Container[int]) -> bool:
