@@ -127,3 +127,13 @@ def written(graph):
     """The text of a graph without the notes at its ends."""
     lines = [line.split("   #")[0].strip() for line in str(graph).splitlines()]
     return [line for line in lines if " = input " not in line][1:]
+
+
+def lines_of(function):
+    """The numbers of its lines."""
+    return [line for *_, line in function.__code__.co_lines() if line]
+
+
+def last_line(function):
+    """How an error names it."""
+    return f"{function.__code__.co_filename}:{max(lines_of(function))}"
