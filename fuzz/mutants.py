@@ -7,6 +7,7 @@ only costs time, such as a worse choice of what to fuse, is not among them.
 from typing import NamedTuple
 
 PASSES, RUNTIME, CACHING = "numtape/passes/", "numtape/runtime/", "numtape/caching/"
+IR, TRACER = "numtape/ir/", "numtape/tracer/"
 # The tests that look at a file most closely; those of random programs come behind them all.
 TESTS = {
     "broadcasts.py": ("test_passes",),
@@ -27,11 +28,14 @@ TESTS = {
     "arena.py": ("test_plan",),
     "blocks.py": ("test_in_flight", "test_cache", "test_threads"),
     "commit.py": ("test_interrupts",),
+    "joins.py": ("test_joins",),
     "layout.py": ("test_plan", "test_runtime", "test_interrupts"),
-    "lifetimes.py": ("test_plan", "test_runtime", "test_fusion", "test_interrupts"),
+    "lifetimes.py": ("test_plan", "test_runtime", "test_fusion", "test_interrupts", "test_joins"),
     "loops.py": ("test_fusion",),
     "lowering.py": ("test_plan", "test_runtime"),
-    "plan.py": ("test_plan", "test_interrupts"),
+    "memory.py": ("test_joins", "test_plan"),
+    "moving.py": ("test_joins", "test_bundles"),
+    "plan.py": ("test_plan", "test_interrupts", "test_joins"),
     "tiles.py": ("test_fusion", "test_plan"),
     "signatures.py": ("test_cache", "test_captured", "test_calls", "test_aliases"),
     "tapes.py": ("test_cache",),
@@ -201,8 +205,8 @@ MUTANTS = (
         RUNTIME + "lifetimes.py",
         ("stop[root] = i\n", "stop.setdefault(root, i)\n"),
         ("or lives.stop[owner] != at:", ":"),
-        ("if owner in outside or owner in kept or", "if owner in kept or"),
-        ("if owner in outside or owner in kept or", "if owner in outside or"),
+        ("if places[owner].outside or owner in kept or", "if owner in kept or"),
+        ("if places[owner].outside or owner in kept or", "if places[owner].outside or"),
         (
             "if not places[v].contiguous or v.shape != node.shape or v.dtype != node.dtype:",
             "if v.shape != node.shape or v.dtype != node.dtype:",
@@ -220,24 +224,47 @@ MUTANTS = (
         ("and not _by_rows(v, root, node, tiles, places)", "and False"),
         ("aligned and rows and places[value].contiguous", "aligned and places[value].contiguous"),
         (
-            "_open(lives, value, first if late else -1",
-            "_open(lives, value, first + 1 if late else -1",
+            "_open(lives, root, first if late else -1",
+            "_open(lives, root, first + 1 if late else -1",
         ),
         ("<= lives.stop[v] < i)", "<= i)"),
         ("_open(lives, value, -1, end)", "_open(lives, value, -1, 0)"),
         ("if made[node] < safe:", "if False:"),
         ("and tiles.inside.issuperset(sharing[owner])", ""),
+        ("or not whole:", ":"),
+        ("return same and offset(new, places) == offset(old, places)", "return same"),
+        ("same = place.root is source and", "same ="),
+    ),
+    *_of(
+        RUNTIME + "joins.py",
+        ("kept = set(map(root_of, graph.results))", "kept = set()"),
+        ("kept |= {old for old, _ in graph.updates}", "pass"),
+        ("kept.update(sources)", "pass"),
+        ("if len(arrays) == len(sources) and lie_end_to_end(arrays):", "if arrays:"),
     ),
     *_of(
         RUNTIME + "arena.py",
-        ("return -(-nbytes // ALIGNMENT) * ALIGNMENT", "return nbytes // ALIGNMENT * ALIGNMENT"),
         ("(starts[:i] <= stops[i])", "(starts[:i] < stops[i])"),
         ("(stops[:i] >= starts[i])", "(stops[:i] > starts[i])"),
-        ("ends[i] = lows[i] + size", "ends[i] = lows[i] + size - ALIGNMENT"),
-        ("(lows[1:] - ends[:-1] >= wanted)", "(lows[1:] - ends[:-1] >= wanted - ALIGNMENT)"),
+        ("ends[i] = lows[i] + size", "ends[i] = lows[i] + size - 64"),
+        ("(lows[1:] - ends[:-1] >= wanted)", "(lows[1:] - ends[:-1] >= wanted - 64)"),
         ("ends = np.maximum.accumulate(ends[order])", "ends = ends[order]"),
         ("offsets[order] = lows", "offsets[:] = lows"),
+    ),
+    *_of(
+        IR + "memory.py",
+        ("return -(-nbytes // ALIGNMENT) * ALIGNMENT", "return nbytes // ALIGNMENT * ALIGNMENT"),
         ("return block[start : start + nbytes]", "return block[:nbytes]"),
+        ("address(a) + a.nbytes == address(b)", "address(a) + a.nbytes <= address(b)"),
+        ("all(holder(a) is held for a in arrays)", "True"),
+        ("and a.dtype == arrays[0].dtype", ""),
+    ),
+    *_of(
+        TRACER + "moving.py",
+        ("return _holders(tensor) == _holders(Tensor(np.zeros(1)))", "return True"),
+        ("flags.owndata and", ""),
+        ("and flags.writeable", ""),
+        ("start += t.size", "start += t.ndim"),
     ),
     *_of(
         RUNTIME + "layout.py",
@@ -288,14 +315,16 @@ MUTANTS = (
     *_of(
         RUNTIME + "plan.py",
         (
-            "next((i for i, v in enumerate(order[:first]) if lives.owner[v] in outside), first)",
-            "first",
+            "commit = next(writes, first)",
+            "commit = first",
         ),
         (
             "return next((t.start for t in tilings if t.start <= commit <= t.stop), commit)",
             "return commit",
         ),
         ("total += aligned(v.nbytes)", "total += v.nbytes // 2"),
+        ("return same and offset(new, self.places) == offset(old, self.places)", "return same"),
+        ("any(np.may_share_memory(place.prototype, p) for p in", "any(True for p in"),
     ),
     *_of(
         RUNTIME + "commit.py",

@@ -264,11 +264,9 @@ class CompiledTape:
 
     def _read_late(self) -> list[Tensor]:
         """The captured tensors and arrays that the reverse tape reads where they are."""
-        plan, traced = self.plan, self._traced
-        read = [v for node in plan.order[plan.first :] for v in node.inputs]
-        roots = {plan.places[v].root for v in (*read, *plan.graph.outputs[self._early :])}
-        captured = zip(traced.captured, plan.graph.inputs[traced.arguments :], strict=False)
-        found = [c for c, v in captured if v in roots and not isinstance(c, Gradient)]
+        traced, late = self._traced, self.plan.read_late
+        captured = zip(traced.captured, self.plan.graph.inputs[traced.arguments :], strict=False)
+        found = [c for c, v in captured if v in late and not isinstance(c, Gradient)]
         return [c if isinstance(c, Tensor) else plain(c) for c in found]
 
     def run(self, leaves: Sequence[Any]) -> Any:

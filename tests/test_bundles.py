@@ -1,12 +1,14 @@
 """Small parameters are updated together; nobody else can tell."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
 
 import numtape as nt
 from numtape import nn, optim
+from numtape.tracer.moving import are_end_to_end
 
 X = np.linspace(-1.0, 1.0, 8, dtype=np.float32).reshape(2, 4)
 
@@ -108,3 +110,72 @@ def test_moments_read_after_a_compiled_step_are_those_of_an_eager_one():
     assert eager.keys() == replayed.keys()
     for name, array in eager.items():
         np.testing.assert_array_equal(replayed[name], array)
+
+
+# ---- one block of memory ------------------------------------------------------------------
+
+
+def a_step(model, optimizer):
+    def step(x):
+        loss = (model(x) * model(x)).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step
+
+
+def test_parameters_lie_end_to_end_and_a_compiled_step_copies_none():
+    model, optimizer = setting()
+    ((bundle,),) = optimizer.bundles
+    assert are_end_to_end(bundle.parameters)
+    compiled = nt.compile(a_step(model, optimizer))
+    compiled(nt.tensor(X))
+    (tape,) = compiled.tapes
+    assert tape.source.count("end_to_end(") == 1
+    assert "np.copyto" not in tape.source
+    assert are_end_to_end(bundle.parameters)
+
+
+def test_a_second_optimizer_finds_them_where_they_are():
+    model, first = setting()
+    arrays = [p.numpy() for p in model.parameters()]
+    second = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    ((bundle,),) = second.bundles
+    assert len(bundle.parameters) == len(arrays) == len(first.parameters)
+    for p, array in zip(model.parameters(), arrays, strict=True):
+        assert p.numpy() is array
+
+
+def test_an_array_that_somebody_holds_stays_the_parameters_own():
+    model = nn.Linear(4, 3)
+    held = model.weight.numpy()
+    optimizer = optim.AdamW(model.parameters(), lr=0.1)
+    step = nt.compile(a_step(model, optimizer))
+    before = held.copy()
+    step(nt.tensor(X))
+    assert model.weight.numpy() is held
+    assert not np.array_equal(held, before)
+
+
+def test_a_tape_from_before_the_optimizer_sees_its_updates():
+    model = nn.Linear(4, 3)
+    predict = nt.compile(model)
+    predict(nt.tensor(X))
+    optimizer = optim.AdamW(model.parameters(), lr=0.1)
+    nt.compile(a_step(model, optimizer))(nt.tensor(X))
+    np.testing.assert_array_equal(predict(nt.tensor(X)).numpy(), model(nt.tensor(X)).numpy())
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_copy_steps_as_its_original_does(copied):
+    model, optimizer = setting()
+    twin, its_optimizer = copied((model, optimizer))
+    for pair in ((model, optimizer), (twin, its_optimizer)):
+        step = nt.compile(a_step(*pair), exact=True)
+        step(nt.tensor(X))
+        assert step.tapes[0].plan.joins
+    for p, q in zip(model.parameters(), twin.parameters(), strict=True):
+        np.testing.assert_array_equal(p.numpy(), q.numpy())
+        assert not np.shares_memory(p.numpy(), q.numpy())

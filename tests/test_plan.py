@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from programs import TRAINING, RandomProgram, each_step, forward_and_reverse
 
 import numtape as nt
-from numtape.runtime.arena import ALIGNMENT, Span, aligned, in_use, pack
+from numtape.ir.memory import ALIGNMENT, aligned
+from numtape.runtime.arena import Span, in_use, pack
 from numtape.runtime.emit import emit
 from numtape.runtime.plan import plan as plan_for
 from numtape.runtime.proof import clashes

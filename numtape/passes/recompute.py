@@ -18,8 +18,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from numtape.ir.effort import effort
-from numtape.ir.graph import Graph, Value, independent
+from numtape.ir.graph import INPUT, Graph, Value, independent
 from numtape.ir.location import Origin
+from numtape.ir.ops.shapes import concatenate_op
 from numtape.passes.cuts import Edge, reachable
 from numtape.passes.fusion import is_view
 from numtape.passes.rewrite import without_dead_nodes
@@ -89,11 +90,16 @@ class _Counted:
 
     def _last_reads(self, made: dict[Value, int]) -> dict[Value, int]:
         """Where each result that needs memory is read last, in the order of nodes."""
-        outside = self.fixed | {new for _, new in self.graph.updates}
+        outside = self.fixed | {self.root[new] for _, new in self.graph.updates}
+        outside |= set(filter(self._joins_inputs, made))
         last = {v: i for v, i in made.items() if self.root[v] is v and v not in outside}
         for i, node in enumerate(self.graph.nodes):
             last |= {self.root[v]: i for v in node.inputs if self.root[v] in last}
         return last | {self.root[v]: len(made) for v in self.graph.outputs if self.root[v] in last}
+
+    def _joins_inputs(self, v: Value) -> bool:
+        """Whether it joins parameters, which as a rule lie end to end, so that it is no copy."""
+        return v.op is concatenate_op and all(self.root[x].op is INPUT for x in v.inputs)
 
 
 @dataclass(frozen=True)

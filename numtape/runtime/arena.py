@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
+from numtape.ir.memory import aligned
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,6 @@ class Slot:
     nbytes: int
     start: int
     stop: int
-
-
-def aligned(nbytes: int) -> int:
-    return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
 def pack(spans: Sequence[Span]) -> list[int]:
@@ -108,10 +104,3 @@ def _lowest_gap(lows: np.ndarray, ends: np.ndarray, wanted: int) -> int:
     ends = np.maximum.accumulate(ends[order])
     fits = (lows[1:] - ends[:-1] >= wanted).nonzero()[0]
     return int(ends[fits[0] if fits.size else -1])
-
-
-def reserve(nbytes: int) -> np.ndarray:
-    """An uninitialised block of bytes whose address is a multiple of `ALIGNMENT`."""
-    block = np.empty(nbytes + ALIGNMENT, np.uint8)
-    start = -block.ctypes.data % ALIGNMENT
-    return block[start : start + nbytes]

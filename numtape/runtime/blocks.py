@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from numtape.runtime.arena import reserve
+from numtape.ir.memory import reserve
 
 Bind = Callable[..., tuple]
 

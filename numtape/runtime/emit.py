@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from numtape.ir.graph import Value, numbering
+from numtape.ir.memory import end_to_end
 from numtape.ir.types import Shape, dtype_name
 from numtape.runtime.loops import LETTERS, Loop
 from numtape.runtime.lowering import Argument, Call, function_name, lower
@@ -122,7 +123,7 @@ class _Emitter:
         for node in self.plan.graph.nodes:
             if node in fixed or node in work:
                 self._bind_result(node)
-            elif not node.is_constant:
+            elif not node.is_constant and node not in self.plan.joins:
                 self._bind_view(node)
             if node in fixed:
                 self.bound.append(self._line(node))
@@ -191,6 +192,11 @@ class _Emitter:
             self.names[value] = _identifier(given, self.used)
             if value not in outside:
                 self.bound.append(self._memory(value, self.plan.offsets[value]))
+        for node, parts in self.plan.joins.items():
+            self.names[node] = self._fresh(node)
+            joined = [self.names[v] for v in parts]
+            call = self._call_text(end_to_end, joined, {"shape": node.shape})
+            self.bound.append(f"{self.names[node]} = {call}")
 
     def _memory(self, value: Value, offset: int) -> str:
         tiles = self.tiles.get(self.owner[value])

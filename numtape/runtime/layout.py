@@ -11,8 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 from numtape.ir.graph import Graph, Value, ancestors, first_part, independent
+from numtape.ir.memory import address, end_to_end
 from numtape.ir.ops.dense import dense, lies_dense
 from numtape.ir.ops.indexing import wrap_index
+from numtape.runtime.joins import Joins
 
 
 class Place(NamedTuple):
@@ -20,10 +22,12 @@ class Place(NamedTuple):
 
     root       the value that owns the memory; None for numbers written into the source.
     prototype  an array with the shape, strides and offset of the value, never read.
+    outside    whether it is memory that lies outside the arena, bound by reference.
     """
 
     root: Value | None
     prototype: np.ndarray
+    outside: bool = False
 
     @property
     def contiguous(self) -> bool:
@@ -33,40 +37,58 @@ class Place(NamedTuple):
     def writeable(self) -> bool:
         return self.prototype.flags.writeable
 
-    def same_entries(self, other: "Place") -> bool:
-        """Whether both look at the same memory in the same order."""
-        a, b = self.prototype, other.prototype
-        return (
-            a.shape == b.shape
-            and a.strides == b.strides
-            and a.__array_interface__["data"] == b.__array_interface__["data"]
-        )
+
+Places = Mapping[Value, Place]
 
 
-def layouts(graph: Graph, outside: Mapping[Value, np.ndarray]) -> dict[Value, Place]:
-    """The place of every value; `outside` gives the arrays of inputs bound by reference."""
+def layouts(graph: Graph, outside: Mapping[Value, np.ndarray], joins: Joins) -> dict[Value, Place]:
+    """The place of every value; `outside` gives the arrays of inputs bound by reference.
+
+    What lies end to end has its place in what joins it.
+    """
     largest = max([v.nbytes for v in (*graph.inputs, *graph.nodes)], default=0)
     reserved = np.empty(largest + 8, np.uint8)
+    whole = {part: node for node, parts in joins.items() for part in parts}
     places: dict[Value, Place] = {}
     for value in graph.inputs:
-        known = outside.get(value)
-        places[value] = Place(value, _fresh(value, reserved) if known is None else known)
+        if value in outside:
+            places[value] = Place(whole.get(value, value), outside[value], outside=True)
+        else:
+            places[value] = Place(value, _fresh(value, reserved))
     for node in graph.nodes:
-        places[node] = _place(node, places, reserved)
+        if node in joins:
+            joined = end_to_end(*(outside[v] for v in joins[node]), shape=node.shape)
+            places[node] = Place(node, joined, outside=True)
+        else:
+            places[node] = _place(node, places, reserved)
     return places
+
+
+def home(value: Value, places: Places) -> Value:
+    """What owns the memory of a value, which is no number."""
+    root = places[value].root
+    assert root is not None
+    return root
+
+
+def offset(value: Value, places: Places) -> int:
+    """Bytes from the start of the memory that a value lies in."""
+    start = places[home(value, places)].prototype
+    return address(places[value].prototype) - address(start)
 
 
 def _fresh(value: Value, reserved: np.ndarray) -> np.ndarray:
     return np.ndarray(value.shape, value.dtype, buffer=reserved)
 
 
-def _place(node: Value, places: Mapping[Value, Place], reserved: np.ndarray) -> Place:
+def _place(node: Value, places: Places, reserved: np.ndarray) -> Place:
     if node.is_constant:
         return Place(None, np.asarray(node.attrs["value"], node.dtype))
     if node.op.view is not None:
-        seen = _view(node, places[node.inputs[0]].prototype)
+        source = places[node.inputs[0]]
+        seen = _view(node, source.prototype)
         if seen is not None:
-            return Place(places[node.inputs[0]].root, seen)
+            return source._replace(prototype=seen)
     return Place(node, _fresh(node, reserved))
 
 
@@ -83,12 +105,12 @@ def _view(node: Value, prototype: np.ndarray) -> np.ndarray | None:
         return None
 
 
-def is_work(node: Value, places: Mapping[Value, Place]) -> bool:
+def is_work(node: Value, places: Places) -> bool:
     """Whether the node computes something at replay, rather than being a number or a view."""
-    return places[node].root is node
+    return places[node].root is node and not places[node].outside
 
 
-def hoisted(graph: Graph, places: Mapping[Value, Place]) -> list[Value]:
+def hoisted(graph: Graph, places: Places) -> list[Value]:
     """The nodes that depend on no input: computed once, when a tape is bound to its memory."""
     fixed = independent(graph)
     return [v for v in graph.nodes if v in fixed and is_work(v, places)]
@@ -110,9 +132,7 @@ def checks_first(graph: Graph, work: Sequence[Value]) -> list[Value]:
 SMALL = 512  # bytes: counters and random states, whose updates wait for the end of a tape
 
 
-def updates_last(
-    graph: Graph, order: Sequence[Value], places: Mapping[Value, Place]
-) -> list[Value]:
+def updates_last(graph: Graph, order: Sequence[Value], places: Places) -> list[Value]:
     """The order, with small updates that nobody reads moved to the end of the first tape.
 
     A counter drawn on in the forward part would otherwise be written there, and all that follows

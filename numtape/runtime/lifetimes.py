@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from numtape.ir.graph import Graph, Value
-from numtape.runtime.layout import SMALL, Place, may_fail
+from numtape.runtime.layout import SMALL, Places, home, may_fail, offset
 from numtape.runtime.tiles import Tiles
 
 
@@ -39,39 +39,38 @@ class Lifetimes:
 
 def lifetimes(
     graph: Graph,
-    places: Mapping[Value, Place],
+    places: Places,
     order: Sequence[Value],
     first: int,
     stop: dict[Value, int],
     fixed: Sequence[Value],
-    outside: Mapping[Value, object],
     tilings: Sequence[Tiles] = (),
 ) -> Lifetimes:
     """Lifetimes under `order`, whose leading `first` instructions are the first tape.
 
-    `stop` are the last reads of all; `fixed` live throughout; `outside` are inputs whose memory is
-    not the arena's.
+    `stop` are the last reads of all; `fixed` live throughout.
     """
     end = len(order)
     lives = Lifetimes(last=stop)
     for position, value in enumerate(graph.inputs):
         late = graph.early is not None and position >= graph.early[0]
-        _open(lives, value, first if late else -1, stop.get(value, -1))
+        root = home(value, places)  # of what lies end to end, the join
+        _open(lives, root, first if late else -1, stop.get(root, -1))
     for value in fixed:
         _open(lives, value, -1, end)
     crossed = _crossed(places, tilings)
     at = {i: tiles for tiles in tilings for i in range(tiles.start, tiles.stop + 1)}
     failing = [at[i].stop if i in at else i for i in range(first) if may_fail(order[i])]
     safe = max(failing, default=-1) + 1
-    updated = _in_storage(graph, places, order, stop, outside, crossed, safe)
+    updated = _in_storage(graph, places, order, stop, crossed, safe)
     for i, node in enumerate(order):
         if node in updated:
             lives.owner[node] = updated[node]
             continue
         last = stop.get(node, i)
-        donors = list(_donors(node, i, places, lives, outside, crossed))
+        donors = list(_donors(node, i, places, lives, crossed))
         if i in at:
-            donors = _in_region(donors, node, i, last, at[i], places, lives, outside, crossed)
+            donors = _in_region(donors, node, i, last, at[i], places, lives, crossed)
         if donors:
             lives.owner[node] = donors[0]
             lives.stop[donors[0]] = last
@@ -87,9 +86,8 @@ def _in_region(
     i: int,
     last: int,
     tiles: Tiles,
-    places: Mapping[Value, Place],
+    places: Places,
     lives: Lifetimes,
-    outside: Mapping[Value, object],
     crossed: Mapping[Value, frozenset[Value]],
 ) -> list[Value]:
     """Donors from before the region first, whose memory is there for all tiles anyway.
@@ -102,7 +100,7 @@ def _in_region(
         return before or list(donors)
     kept = {lives.owner.get(root) for root in crossed[node]}
     read = (_owner(places[v].root, lives) for member in tiles.nodes for v in member.inputs)
-    free = (v for v in read if v is not None and v not in outside and v not in kept)
+    free = (v for v in read if v is not None and not places[v].outside and v not in kept)
     done = (v for v in free if lives.start[v] < tiles.start <= lives.stop[v] < i)
     return [v for v in done if v.nbytes == node.nbytes] or list(donors)
 
@@ -122,9 +120,7 @@ def _widen(lives: Lifetimes, tilings: Sequence[Tiles], at: Mapping[int, Tiles]) 
         lives.stop[owner] = at[stop].stop if stop in at else stop
 
 
-def _crossed(
-    places: Mapping[Value, Place], tilings: Sequence[Tiles]
-) -> dict[Value, frozenset[Value]]:
+def _crossed(places: Places, tilings: Sequence[Tiles]) -> dict[Value, frozenset[Value]]:
     """By member of a region: the roots that it reads otherwise than row by row.
 
     Overwritten by one tile, their old values would be missing to the next.
@@ -141,9 +137,7 @@ def _crossed(
     return found
 
 
-def _by_rows(
-    value: Value, root: Value, node: Value, tiles: Tiles, places: Mapping[Value, Place]
-) -> bool:
+def _by_rows(value: Value, root: Value, node: Value, tiles: Tiles, places: Places) -> bool:
     """Whether each tile of the value is a tile of the memory of its root."""
     aligned = value.ndim == max(v.ndim for v in node.inputs)
     rows = value.shape[: len(tiles.rows)] == tiles.rows
@@ -157,7 +151,7 @@ def _open(lives: Lifetimes, value: Value, start: int, stop: int) -> None:
 
 
 def last_reads(
-    graph: Graph, places: Mapping[Value, Place], order: Sequence[Value], first: int
+    graph: Graph, places: Places, order: Sequence[Value], first: int
 ) -> dict[Value, int]:
     """The last instruction that reads each root; results are read after the last instruction."""
     stop: dict[Value, int] = {}
@@ -178,10 +172,9 @@ def last_reads(
 
 def _in_storage(
     graph: Graph,
-    places: Mapping[Value, Place],
+    places: Places,
     order: Sequence[Value],
     stop: Mapping[Value, int],
-    outside: Mapping[Value, object],
     crossed: Mapping[Value, frozenset[Value]],
     safe: int,
 ) -> dict[Value, Value]:
@@ -193,10 +186,8 @@ def _in_storage(
     made = {node: i for i, node in enumerate(order)}
     reads = last_reads(_without_results(graph), places, order, 0)
     found: dict[Value, Value] = {}
-    for old, new in graph.updates:
-        if old not in outside or new not in made:
-            continue
-        if not places[old].contiguous or not places[old].writeable:
+    for old, new in stored(graph, places):
+        if new not in made or not places[old].contiguous or not places[old].writeable:
             continue
         last = reads.get(old, -1)
         node: Value | None = new
@@ -212,11 +203,39 @@ def _in_storage(
     return found
 
 
+def stored(graph: Graph, places: Places) -> Iterator[tuple[Value, Value]]:
+    """Storage outside that takes one result as a whole, and the result.
+
+    What lies end to end does where each part of it is given its part of the result.
+    """
+    parts: dict[Value, list[tuple[Value, Value]]] = {}
+    for old, new in graph.updates:
+        root = places[old].root
+        if places[old].outside and root is old:
+            yield old, new
+        elif root is not old and root is not None:
+            parts.setdefault(root, []).append((old, new))
+    for root, pairs in parts.items():
+        source = places[pairs[0][1]].root
+        whole = sum(old.size for old, _ in pairs) == root.size
+        if source is None or source.nbytes != root.nbytes or not whole:
+            continue
+        if all(_is_part(new, source, old, places) for old, new in pairs):
+            yield root, source
+
+
+def _is_part(new: Value, source: Value, old: Value, places: Places) -> bool:
+    """Whether a value is that part of the source which goes to this part of storage."""
+    place = places[new]
+    same = place.root is source and place.contiguous
+    return same and offset(new, places) == offset(old, places)
+
+
 def _overwritten(
     node: Value,
     made: Mapping[Value, int],
     stop: Mapping[Value, int],
-    places: Mapping[Value, Place],
+    places: Places,
 ) -> Value | None:
     """The result that dies at a node which may be written over it."""
     for position in node.op.inplace:
@@ -230,7 +249,7 @@ def _without_results(graph: Graph) -> Graph:
     return Graph(graph.name, graph.inputs, graph.names, graph.nodes, ())
 
 
-def _may_overwrite(node: Value, root: Value, places: Mapping[Value, Place]) -> bool:
+def _may_overwrite(node: Value, root: Value, places: Places) -> bool:
     """Whether the op may write its result over `root`, which it reads."""
     for position, v in enumerate(node.inputs):
         if places[v].root is not root:
@@ -248,9 +267,8 @@ def _may_overwrite(node: Value, root: Value, places: Mapping[Value, Place]) -> b
 def _donors(
     node: Value,
     at: int,
-    places: Mapping[Value, Place],
+    places: Places,
     lives: Lifetimes,
-    outside: Mapping[Value, object],
     crossed: Mapping[Value, frozenset[Value]],
 ) -> Iterator[Value]:
     """The owners of input memory that the result can take."""
@@ -260,7 +278,7 @@ def _donors(
         if root is None or root not in lives.owner:
             continue
         owner = lives.owner[root]
-        if owner in outside or owner in kept or lives.stop[owner] != at:
+        if places[owner].outside or owner in kept or lives.stop[owner] != at:
             continue
         if _may_overwrite(node, root, places):
             yield owner

@@ -4,7 +4,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from numtape.ir.graph import Graph, Value
-from numtape.runtime.arena import Slot, aligned, in_use
+from numtape.ir.memory import aligned
+from numtape.runtime.arena import Slot, in_use
 
 FULLEST = "  when the arena is fullest"
 NOTES = dict.fromkeys(("arguments", "activations", "gradients", "scratch"), FULLEST)

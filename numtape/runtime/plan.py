@@ -6,15 +6,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from numtape.ir.graph import Graph, Value, first_part, numbering
+from numtape.ir.memory import aligned
 from numtape.ir.records import PassRecord, timed
 from numtape.ir.text import columns
-from numtape.runtime.arena import Slot, Span, aligned, pack
+from numtape.runtime.arena import Slot, Span, pack
+from numtape.runtime.joins import Joins, joins_outside
 from numtape.runtime.layout import (
     Place,
+    Places,
     checks_first,
     hoisted,
     is_work,
     layouts,
+    offset,
     updates_last,
 )
 from numtape.runtime.lifetimes import Lifetimes, last_reads, lifetimes
@@ -27,6 +31,7 @@ class Plan:
     """What the emitter needs to write a tape; printed, where every value lies and how long.
 
     outside   the inputs that are bound by reference.
+    joins     what is no copy, since the values that it joins lie end to end in memory.
     fixed     nodes computed once, at binding.
     order     the nodes computed at replay; the leading `first` are the first tape's.
     commit    the first of these from which on storage is written, and nothing can fail.
@@ -40,6 +45,7 @@ class Plan:
 
     graph: Graph
     outside: tuple[Value, ...]
+    joins: Joins
     fixed: tuple[Value, ...]
     order: tuple[Value, ...]
     first: int
@@ -58,7 +64,30 @@ class Plan:
 
     @property
     def direct(self) -> set[Value]:
-        return {old for old, new in self.graph.updates if self.owner.get(new) is old}
+        return {old for old, new in self.graph.updates if self._is_there(old, new)}
+
+    def _is_there(self, old: Value, new: Value) -> bool:
+        """Whether a new value is computed where it is stored."""
+        place, root = self.places[old], self.places[new].root
+        if root is None or self.owner.get(root) is not place.root:
+            return False
+        same = self.places[new].prototype.strides == place.prototype.strides
+        return same and offset(new, self.places) == offset(old, self.places)
+
+    @property
+    def read_late(self) -> set[Value]:
+        """The inputs outside that the second of two tapes reads, or shows, where they are."""
+        late = [v for node in self.order[self.first :] for v in node.inputs]
+        if self.graph.early is not None:
+            late += self.graph.outputs[self.graph.early[1] :]
+        read: dict[Value | None, list[np.ndarray]] = {}
+        for place in map(self.places.__getitem__, late):
+            read.setdefault(place.root, []).append(place.prototype)
+
+        def is_read(place: Place) -> bool:  # of what lies end to end, parts may be
+            return any(np.may_share_memory(place.prototype, p) for p in read.get(place.root, ()))
+
+        return {v for v in self.outside if is_read(self.places[v])}
 
     @property
     def summary(self) -> str:
@@ -80,7 +109,8 @@ def plan(
     `parameters` are those captured inputs that have gradients: the memory report tells them apart.
     `guard` bytes are left free behind every slot.
     """
-    places, binding = timed(layouts, graph, captured)
+    joins = joins_outside(graph, captured)
+    places, binding = timed(layouts, graph, captured, joins)
     work = [v for v in graph.nodes if is_work(v, places)]
     fixed, hoisting = timed(hoisted, graph, places)
     held = set(fixed)
@@ -89,17 +119,18 @@ def plan(
     first = first_part(graph, order)
     last = last_reads(graph, places, order, first)
     cut, tiling = timed(tilings, graph, order, first, last)
-    lives, sharing = timed(lifetimes, graph, places, order, first, last, fixed, captured, cut)
-    slots, packing = timed(_slots, graph, lives, captured.keys() | held, guard)
+    lives, sharing = timed(lifetimes, graph, places, order, first, last, fixed, cut)
+    slots, packing = timed(_slots, graph, lives, places, held, guard)
     fixed_offsets, constants = _end_to_end(fixed)
     memory = account(graph, list(captured), parameters, slots, order, constants)
     return Plan(
         graph,
         tuple(captured),
+        joins,
         tuple(fixed),
         tuple(order),
         first,
-        _commit(order, first, lives, captured.keys(), cut),
+        _commit(order, first, lives, places, cut),
         places,
         lives,
         tuple(cut),
@@ -114,17 +145,21 @@ def _commit(
     order: Sequence[Value],
     first: int,
     lives: Lifetimes,
-    outside: Set[Value],
+    places: Places,
     tilings: Sequence[Tiles],
 ) -> int:
     """Where the first tape begins to write storage; a region belongs to one part as a whole."""
-    commit = next((i for i, v in enumerate(order[:first]) if lives.owner[v] in outside), first)
+    writes = (i for i, v in enumerate(order[:first]) if places[lives.owner[v]].outside)
+    commit = next(writes, first)
     return next((t.start for t in tilings if t.start <= commit <= t.stop), commit)
 
 
-def _slots(graph: Graph, lives: Lifetimes, outside: Set[Value], guard: int) -> dict[Value, Slot]:
+def _slots(
+    graph: Graph, lives: Lifetimes, places: Places, fixed: Set[Value], guard: int
+) -> dict[Value, Slot]:
     """The places in the arena, by the value that each was made for."""
-    owners = [v for v in lives.start if v not in outside and lives.owner[v] is v]
+    apart = {v for v in lives.start if places[v].outside or v in fixed}
+    owners = [v for v in lives.start if v not in apart and lives.owner[v] is v]
     spans = [Span(lives.nbytes(v) + guard, lives.start[v], lives.stop[v]) for v in owners]
     names = numbering(graph)
     return {
@@ -199,8 +234,8 @@ class _Rows:
 
     def _needed(self, value: Value) -> tuple[str, str]:
         """The kernel that computes a value, and the last that reads it."""
-        apart = self.outside | self.fixed
-        if value in apart or self.plan.places[value].root is not value:
+        place = self.plan.places[value]
+        if value in self.fixed or place.outside or place.root is not value:
             return "", ""
         start = self.made.get(value, self.plan.lives.start.get(value, -1))
         stop = self.plan.lives.last.get(value, start)
@@ -215,10 +250,13 @@ class _Rows:
         """Offset, bytes, and what else there is to say of the memory of a value."""
         if value in self.outside:
             return "", "", "outside"
-        if self.plan.places[value].root is not value:
+        place = self.plan.places[value]
+        if place.outside and place.root is value:
+            return "", "", "lies end to end outside"
+        if place.root is not value:
             return "", "", f"view of {self.names[value.inputs[0]]}"
         owner = self.plan.owner[value]
-        if owner in self.outside:
+        if self.plan.places[owner].outside:
             return "", "", f"straight into {self.names[owner]}"
         note = "computed once, apart" if value in self.fixed else self._over(value, owner)
         nbytes = self.plan.lives.nbytes(owner)

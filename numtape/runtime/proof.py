@@ -17,6 +17,7 @@ import numpy as np
 from numtape.ir.graph import Value, numbering
 from numtape.ir.location import Located
 from numtape.ir.text import columns
+from numtape.runtime.layout import home
 from numtape.runtime.plan import Plan
 from numtape.runtime.tiles import Tiles
 
@@ -218,8 +219,9 @@ class _Proof:
         return not (allowed and same and place.contiguous and value.dtype == node.dtype)
 
     def _write(self, node: Value, tile: _Tile | None) -> None:
+        root = home(node, self.plan.places)
         space, low, high = self._stretch(node, tile, node.ndim)
-        self._map(space).write(low, high, self._writer(node, tile))
+        self._map(space).write(low, high, self._writer(root, tile))
 
     def _writer(self, root: Value, tile: _Tile | None) -> Writer:
         """What has memory for one tile is another value in the next."""
@@ -228,8 +230,7 @@ class _Proof:
 
     def _stretch(self, value: Value, tile: _Tile | None, deepest: int) -> tuple[object, int, int]:
         """In which space a value lies and from where to where, or what a tile takes of it."""
-        root, array = self.plan.places[value]
-        assert root is not None
+        root, array = home(value, self.plan.places), self.plan.places[value].prototype
         owner = self.plan.owner.get(root, root)
         space, offset = self._space(owner)
         if owner in self.held:

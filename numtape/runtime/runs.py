@@ -1,13 +1,14 @@
 """Runs of a tape over memory and state that nobody else sees, for profiles and checks."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from numtape.runtime.arena import reserve
+from numtape.ir.graph import Value
+from numtape.ir.memory import address, holder, reserve
 from numtape.runtime.tape import Tape, explain
 
 POISON = 0xFF  # a byte; floats made of it are NaN
@@ -24,8 +25,8 @@ class Runs:
         self._arguments = arguments
         self._blocks = reserve(tape.memory.arena), reserve(tape.memory.constants)
         updated = {v for v, _ in tape.graph.updates}
-        given = zip(tape.plan.outside, tape.captured, strict=True)
-        self._state = {v: (a, _twin(a) if v in updated else a) for v, a in given}
+        given = dict(zip(tape.plan.outside, tape.captured, strict=True))
+        self._state = _twins(given, updated)
         self._bound: dict[Callable[..., tuple], tuple] = {}
 
     def run(
@@ -85,8 +86,25 @@ def _explained(filename: str) -> Iterator[None]:
         raise
 
 
-def _twin(array: np.ndarray) -> np.ndarray:
-    """Memory of its own in the same layout."""
-    low, high = np.lib.array_utils.byte_bounds(array)
-    offset = array.__array_interface__["data"][0] - low
-    return np.ndarray(array.shape, array.dtype, reserve(high - low), offset, array.strides)
+def _twins(
+    given: Mapping[Value, np.ndarray], updated: Collection[Value]
+) -> dict[Value, tuple[np.ndarray, np.ndarray]]:
+    """Each array with what a run works on: where it is updated, a copy laid out as it is.
+
+    What lies in one block does so in the copies as well: a tape may take it for one array.
+    """
+    blocks: dict[int, np.ndarray] = {}
+    for v in updated:
+        if v in given:
+            held = holder(given[v])
+            low, high = np.lib.array_utils.byte_bounds(held)
+            blocks.setdefault(id(held), reserve(high - low))
+    return {v: (a, _moved(a, blocks.get(id(holder(a))))) for v, a in given.items()}
+
+
+def _moved(array: np.ndarray, block: np.ndarray | None) -> np.ndarray:
+    """The array as it would lie in another block."""
+    if block is None:
+        return array
+    low, _ = np.lib.array_utils.byte_bounds(holder(array))
+    return np.ndarray(array.shape, array.dtype, block, address(array) - low, array.strides)

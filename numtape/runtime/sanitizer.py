@@ -15,6 +15,7 @@ import numpy as np
 
 from numtape.ir.graph import Value, line, numbering
 from numtape.ir.location import Located
+from numtape.ir.memory import address
 from numtape.runtime.blocks import Bind
 from numtape.runtime.emit import Line, emit
 from numtape.runtime.plan import Plan
@@ -132,7 +133,7 @@ class _Shadow:
 
     def __init__(self, facts: _Facts, arena: np.ndarray) -> None:
         self.facts, self.arena = facts, arena
-        self.base = arena.__array_interface__["data"][0]
+        self.base = address(arena)
         self.labels = np.zeros(arena.nbytes, np.int32)
         self.filled = False  # whether the result to come was filled with the pattern
         self.region: Tiles | None = None
@@ -294,7 +295,7 @@ class _Shadow:
         return np.ndarray(shape, np.int32, self.labels, size * offset, strides)
 
     def _offset(self, array: np.ndarray) -> int | None:
-        offset = array.__array_interface__["data"][0] - self.base
+        offset = address(array) - self.base
         return offset if array.size and 0 <= offset < self.arena.nbytes else None
 
 

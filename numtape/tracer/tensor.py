@@ -166,6 +166,10 @@ class Tensor(Methods):
         """Become a view: changes of the other are changes of this."""
         self.storage, self.made = other.storage, other.version
 
+    def move(self, array: np.ndarray) -> None:
+        """Have the entries, which stay what they are, in other memory."""
+        self._payload = self.storage.array = array
+
     # ---- reading ---------------------------------------------------------------------------
 
     @property
