@@ -60,6 +60,8 @@ MUTANTS = (
         ("> 0:  # -0 - -0 is 0", "<= 2:  # -0 - -0 is 0"),
         ("return x - y.inputs[0]", "return y.inputs[0] - x"),
         ("return x if root.op.view is None else None", "return x"),
+        ("if same and x.shape == (stops[-1],) else None", "if same else None"),
+        ('[v.attrs["bounds"] for v in parts] == whole', "whole"),
         ("if x.op is neg else None", "if x.op.entrywise else None"),
         (
             'if x.dtype == attrs["dtype"] else None',

@@ -138,6 +138,20 @@ def test_parameters_lie_end_to_end_and_a_compiled_step_copies_none():
     assert are_end_to_end(bundle.parameters)
 
 
+def test_clipped_gradients_are_joined_once():
+    model, optimizer = setting()
+
+    def step(x):
+        (model(x) * model(x)).sum().backward()
+        optim.clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    source = nt.compile(step).tape(nt.tensor(X)).source
+    assert source.count(" join(") == 1
+    assert "np.copyto" not in source
+
+
 def test_a_second_optimizer_finds_them_where_they_are():
     model, first = setting()
     arrays = [p.numpy() for p in model.parameters()]

@@ -147,6 +147,34 @@ IDENTITIES = {
 }
 
 
+def cut_and_joined(*cuts):
+    """A vector in parts, some of them in other shapes for a while, and joined again."""
+
+    def function(x):
+        whole = (x * 2.0).reshape(12)
+        parts = [whole[a:b] for a, b in cuts]
+        return nt.concatenate([parts[0].reshape(2, -1).reshape(-1), *parts[1:]])
+
+    return function
+
+
+def test_the_parts_of_a_vector_joined_are_the_vector():
+    _, after = shown("identities", cut_and_joined((0, 6), (6, 7), (7, 12)), X)
+    assert after == [
+        "%1: f64[3,4] = mul(%0, 2.0)",
+        "%2: f64[12] = reshape(%1, shape=(12,))",
+        "return %2",
+    ]
+
+
+@pytest.mark.parametrize(
+    "cuts", [((0, 6), (6, 11)), ((6, 12), (0, 6)), ((0, 6), (5, 12))], ids=str
+)
+def test_other_parts_joined_are_not(cuts):
+    _, after = shown("identities", cut_and_joined(*cuts), X)
+    assert any("concatenate" in line for line in after)
+
+
 @pytest.mark.parametrize("function, expected", IDENTITIES.values(), ids=IDENTITIES)
 def test_identities(function, expected):
     before, after = shown("identities", function, X)

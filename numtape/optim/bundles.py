@@ -35,10 +35,6 @@ class Bundle:
         shape = (sum(p.size for p in self.parameters),) if others else first.shape
         self.moments = tuple(Tensor(np.zeros(shape, first.dtype)) for _ in range(moments))
 
-    @property
-    def alone(self) -> bool:
-        return len(self.parameters) == 1
-
     def update(self, rule: Rule) -> None:
         """Assign what the rule makes of the parameters that have a gradient."""
         if tracing() is not None:
@@ -48,16 +44,16 @@ class Bundle:
             return
         some = len(due) < len(self.parameters)
         moments = [self._chosen(m) for m in self.moments] if some else self.moments
-        gradient = self._joined([p.grad for p in due])
-        new, *after = rule(self._joined(due), gradient, *moments)
-        for p, value in zip(due, self._parts(new, due), strict=True):
+        gradient = joined([p.grad for p in due])
+        new, *after = rule(joined(due), gradient, *moments)
+        for p, value in zip(due, parted(new, due), strict=True):
             p.assign(value)
         for moment, value in zip(self.moments, after, strict=True):
             moment.assign(self._with_others(moment, value, due) if some else value)
 
     def moments_apart(self) -> Iterator[tuple[Tensor, list[Tensor]]]:
         """Each parameter with its moments: views where they lie beside others."""
-        columns = (self._parts(m, self.parameters) for m in self.moments)
+        columns = (parted(m, self.parameters) for m in self.moments)
         for p, *moments in zip(self.parameters, *columns, strict=True):
             yield p, moments
 
@@ -66,54 +62,63 @@ class Bundle:
         if not are_end_to_end(self.parameters) and all(map(can_move, self.parameters)):
             lay_end_to_end(self.parameters)
 
-    def _joined(self, tensors: Sequence[Any]) -> Any:
-        return tensors[0] if self.alone else concatenate([t.reshape(-1) for t in tensors])
-
-    def _parts(self, flat: Any, tensors: Sequence[Tensor]) -> list[Any]:
-        """What belongs to each of these parameters, in its shape."""
-        if self.alone:
-            return [flat]
-        bounds = pairwise(accumulate((p.size for p in tensors), initial=0))
-        return [flat[a:b].reshape(p.shape) for p, (a, b) in zip(tensors, bounds, strict=True)]
-
     def _chosen(self, moment: Tensor) -> Any:
         """Of a moment, what belongs to the parameters that have a gradient."""
-        parts = zip(self.parameters, self._parts(moment, self.parameters), strict=True)
-        return self._joined([part for p, part in parts if p.grad is not None])
+        parts = zip(self.parameters, parted(moment, self.parameters), strict=True)
+        return joined([part for p, part in parts if p.grad is not None])
 
     def _with_others(self, moment: Tensor, new: Any, due: Sequence[Tensor]) -> Any:
         """A moment, anew for those that are due and as it was for the others."""
-        fresh = iter(self._parts(new, due))
-        parts = zip(self.parameters, self._parts(moment, self.parameters), strict=True)
-        return self._joined([part if p.grad is None else next(fresh) for p, part in parts])
+        fresh = iter(parted(new, due))
+        parts = zip(self.parameters, parted(moment, self.parameters), strict=True)
+        return joined([part if p.grad is None else next(fresh) for p, part in parts])
 
 
-def bundles(parameters: Iterable[Tensor], moments: int) -> tuple[Bundle, ...]:
-    """The parameters in bundles, small ones of one dtype together.
-
-    What has no moments takes too few calls to be laid end to end first.
-    """
-    alone: list[list[Tensor]] = []
-    together: dict[np.dtype, list[Tensor]] = {}
-    for p in parameters:
-        if moments and p.size <= SMALL:
-            together.setdefault(p.dtype, []).append(p)
-        else:
-            alone.append([p])
-    laid = [part for members in together.values() for part in _laid(members)]
-    return tuple(Bundle(members, moments) for members in (*alone, *laid))
+def joined(tensors: Sequence[Any]) -> Any:
+    """The entries of all, end to end; one tensor alone stays as it is."""
+    return tensors[0] if len(tensors) == 1 else concatenate([t.reshape(-1) for t in tensors])
 
 
-def _laid(parameters: list[Tensor]) -> list[list[Tensor]]:
-    """Those that lie end to end in one block, moved there if need be, and those that cannot.
+def parted(flat: Any, tensors: Sequence[Tensor]) -> list[Any]:
+    """What belongs to each of the tensors, in its shape: the other way round."""
+    if len(tensors) == 1:
+        return [flat]
+    bounds = pairwise(accumulate((t.size for t in tensors), initial=0))
+    return [flat[a:b].reshape(t.shape) for t, (a, b) in zip(tensors, bounds, strict=True)]
+
+
+def together(parameters: Iterable[Tensor]) -> list[list[Tensor]]:
+    """Small parameters of one dtype together, the others alone.
 
     The largest come first: their sizes are multiples of a line of cache more often.
     """
-    ordered = sorted(parameters, key=lambda p: -p.size)
-    if are_end_to_end(ordered):
-        return [ordered]
-    held = [p for p in ordered if not can_move(p)]
-    moved = [p for p in ordered if can_move(p)]
+    alone: list[list[Tensor]] = []
+    small: dict[np.dtype, list[Tensor]] = {}
+    for p in sorted(parameters, key=lambda p: -p.size):
+        if p.size <= SMALL:
+            small.setdefault(p.dtype, []).append(p)
+        else:
+            alone.append([p])
+    return [*alone, *small.values()]
+
+
+def bundles(parameters: Iterable[Tensor], moments: int) -> tuple[Bundle, ...]:
+    """The parameters in bundles, in memory as well where that can be.
+
+    What has no moments takes too few calls to be laid end to end first.
+    """
+    if not moments:
+        return tuple(Bundle([p], moments) for p in parameters)
+    laid = (part for members in together(parameters) for part in _laid(members))
+    return tuple(Bundle(members, moments) for members in laid)
+
+
+def _laid(parameters: list[Tensor]) -> list[list[Tensor]]:
+    """Those that lie end to end in one block, moved there if need be, and those that cannot."""
+    if are_end_to_end(parameters):
+        return [parameters]
+    held = [p for p in parameters if not can_move(p)]
+    moved = [p for p in parameters if can_move(p)]
     if moved:
         lay_end_to_end(moved)
     return [part for part in (moved, held) if part]

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from numtape.functions import minimum, zeros
+from numtape.optim.bundles import joined, parted, together
 from numtape.tracer.recorder import no_grad
 from numtape.tracer.tensor import Tensor
 
@@ -15,13 +16,16 @@ def clip_grad_norm_(parameters: Iterable[Tensor] | Tensor, max_norm: float) -> T
     """
     given = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     with no_grad():
-        pairs = [(p, p.grad) for p in given if p.grad is not None]
-        if not pairs:
+        groups = together(p for p in given if p.grad is not None)
+        if not groups:
             return zeros(())
-        norm = _total([g.square().sum() for _, g in pairs]).sqrt()
+        gradients = [joined([p.grad for p in group]) for group in groups]
+        norm = _total([g.square().sum() for g in gradients]).sqrt()
         share = minimum(max_norm / (norm + 1e-6), 1.0)
-        for p, g in pairs:
-            p.grad = g * share.astype(g.dtype)
+        for group, g in zip(groups, gradients, strict=True):
+            parts = parted(g * share.astype(g.dtype), group)
+            for p, part in zip(group, parts, strict=True):
+                p.grad = part
     return norm
 
 

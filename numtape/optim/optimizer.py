@@ -139,7 +139,8 @@ class Optimizer(Holder):
         for i, group in enumerate(self.groups):
             recorder.name(group.lr, joined(path, f"groups.{i}.lr"))
         for bundle in chain.from_iterable(self.bundles):
-            owner = recorder.name_of(bundle.parameters[0]) if bundle.alone else path
+            first, *others = bundle.parameters
+            owner = path if others else recorder.name_of(first)
             for moment, tensor in zip(self.moments, bundle.moments, strict=True):
                 recorder.name(tensor, joined(owner, moment))
 

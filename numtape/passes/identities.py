@@ -6,13 +6,14 @@ layout in memory as well, by which NumPy and BLAS choose the order of their sums
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 from numtape.ir.graph import Graph, Value
 from numtape.ir.op import Op
 from numtape.ir.ops.elementwise import add, alias, cast, detach, div, mul, neg, sub, where
 from numtape.ir.ops.parts import slice_
-from numtape.ir.ops.shapes import broadcast_op, reshape_op, transpose_op
+from numtape.ir.ops.shapes import broadcast_op, concatenate_op, reshape_op, transpose_op
 from numtape.ir.types import Shape, broadcast
 from numtape.passes.rewrite import rewrite
 
@@ -146,6 +147,24 @@ def _whole(inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:
     return x if whole else None
 
 
+def _joined(inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:
+    """concatenate(x[:a], x[a:]) = x, for a vector whose parts may have other shapes between."""
+    parts = list(map(_unshaped, inputs))
+    if attrs["axis"] != 0 or any(v.op is not slice_ for v in parts):
+        return None
+    x = parts[0].inputs[0]
+    stops = [0, *(v.attrs["bounds"][0][1] for v in parts)]
+    whole = [((a, b, 1),) for a, b in pairwise(stops)]
+    same = all(v.inputs[0] is x for v in parts) and [v.attrs["bounds"] for v in parts] == whole
+    return _dense(x) if same and x.shape == (stops[-1],) else None
+
+
+def _unshaped(x: Value) -> Value:
+    while x.op is reshape_op:
+        (x,) = x.inputs
+    return x
+
+
 # Views that look at nothing else, or at what another view looks at already.
 IDLE = {
     reshape_op: _reshaped,
@@ -163,5 +182,6 @@ _RULES = {
     where: _where,
     detach: _same,
     alias: _same,
+    concatenate_op: _joined,
     **IDLE,
 }
