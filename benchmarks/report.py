@@ -66,7 +66,8 @@ def _own_sections(figures: Figures) -> list[str]:
         _memory(figures),
         "## Each pass switched off alone",
         "Step time and arena relative to the whole pipeline, in interleaved rounds of one "
-        "process. `composites` cannot be left out: nothing else expands composite operations.",
+        "process. `composites` cannot be left out: nothing else expands composite operations. "
+        "Without `flat_parameters` each small parameter is updated by itself, where it was made.",
         _ablation(figures.raw["ablation"]),
     ]
 

@@ -1,12 +1,15 @@
-"""numtape with each of its passes switched off alone: a tape each, in one process."""
+"""numtape with each of its passes switched off alone, and without small parameters end to end: a
+tape each, in one process."""
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 from benchmarks.contestants.numtape_eager import Stepper
 from benchmarks.models import Model
 from numtape.compiler import Compiled
+from numtape.optim import bundles
 from numtape.passes import PIPELINE, Pass
 
 
@@ -15,6 +18,7 @@ class Contestant(Stepper):
 
     def __init__(self, model: Model, training: bool) -> None:
         super().__init__(model, training)
+        self.model = model
         self.whole = self._compiled(PIPELINE)
         self.variants: dict[str, Compiled] = {}
         self.failed: dict[str, str] = {}
@@ -38,6 +42,7 @@ class Contestant(Stepper):
                 self.failed[left_out.name] = type(error).__name__
             else:
                 self.variants[name] = variant
+        self.variants["without_flat_parameters"] = self._apart()
         return list(self.variants)
 
     def facts(self) -> dict[str, Any]:
@@ -47,3 +52,11 @@ class Contestant(Stepper):
 
     def _compiled(self, passes: tuple[Pass, ...]) -> Compiled:
         return Compiled(self.function, passes)
+
+    def _apart(self) -> Compiled:
+        """The step with every parameter where it was made, updated by itself."""
+        with patch.object(bundles, "SMALL", 0):
+            stepper = Stepper(self.model, self.training)
+        compiled = Compiled(stepper.function, PIPELINE)
+        compiled(*self.batch)
+        return compiled
