@@ -26,6 +26,21 @@ def module(m: Model) -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(m.width, m.vocabulary))
 
 
+def train_step(model: nn.Module) -> Callable[..., nt.Tensor]:
+    """Loss, gradients and AdamW, of a batch whose last array is the targets."""
+    optimizer = optim.AdamW(model.parameters(), LEARNING_RATE, BETAS, EPS, DECAY)
+
+    def train(*batch: Any) -> nt.Tensor:
+        *inputs, targets = batch
+        loss = nn.functional.cross_entropy(model(*inputs), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return train
+
+
 class Stepper:
     """The function to run or compile, and the batch that goes into it."""
 
@@ -35,22 +50,10 @@ class Stepper:
         self.batch = batch(model) if training else batch(model)[:-1]
         self.mode: Callable[[], AbstractContextManager] = nullcontext
         self.training = training
-        self.function = self.train if training else self.module
-        if training:
-            self.optimizer = optim.AdamW(
-                self.module.parameters(), LEARNING_RATE, BETAS, EPS, DECAY
-            )
-        else:
+        self.function = train_step(self.module) if training else self.module
+        if not training:
             self.module.eval()
             self.mode = nt.no_grad
-
-    def train(self, *batch: Any) -> nt.Tensor:
-        *inputs, targets = batch
-        loss = nn.functional.cross_entropy(self.module(*inputs), targets)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return loss
 
     @staticmethod
     def number(result: nt.Tensor) -> float:
