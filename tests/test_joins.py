@@ -122,6 +122,10 @@ def update_twice(parts, x):
     return flat(parts)
 
 
+def whole_of_another_shape(parts, x):
+    give(parts, (flat(parts).reshape(4, 5) * 2.0 + x.reshape(4, 5)).reshape(-1))
+
+
 def unused_old(parts, x):
     old = flat(parts).sum()
     give(parts, x * 3.0)
@@ -143,6 +147,7 @@ PROGRAMS = (
     two_joins,
     a_join_in_a_join,
     update_twice,
+    whole_of_another_shape,
     unused_old,
 )
 each_program = pytest.mark.parametrize("program", PROGRAMS, ids=lambda f: f.__name__)

@@ -175,6 +175,15 @@ def test_other_parts_joined_are_not(cuts):
     assert any("concatenate" in line for line in after)
 
 
+def test_parts_joined_as_rows_are_not_the_vector():
+    def function(x):
+        return nt.concatenate([x[:6].reshape(2, 3), x[6:].reshape(2, 3)])
+
+    flat = nt.tensor(np.arange(12.0))
+    found, expected = nt.compile(function)(flat).numpy(), function(flat).numpy()
+    np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("function, expected", IDENTITIES.values(), ids=IDENTITIES)
 def test_identities(function, expected):
     before, after = shown("identities", function, X)

@@ -150,7 +150,7 @@ def _whole(inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:
 def _joined(inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:
     """concatenate(x[:a], x[a:]) = x, for a vector whose parts may have other shapes between."""
     parts = list(map(_unshaped, inputs))
-    if attrs["axis"] != 0 or any(v.op is not slice_ for v in parts):
+    if inputs[0].ndim != 1 or any(v.op is not slice_ for v in parts):
         return None
     x = parts[0].inputs[0]
     stops = [0, *(v.attrs["bounds"][0][1] for v in parts)]
