@@ -43,7 +43,8 @@ class OverBudget(Located, MemoryError):
 class Recomputed:
     """What keeping to a budget costs at every replay.
 
-    nodes   kernels that run in addition.
+    nodes   kernels that run in addition; fewer than 0 where the passes would compute more
+            again without a budget.
     flops   floating-point operations of these.
     nbytes  bytes that they read and write.
     share   the time that they take by estimate, as a part of the step without them.
@@ -55,8 +56,12 @@ class Recomputed:
     share: float = 0.0
 
     def __str__(self) -> str:
-        if not self.nodes:
-            return "nothing is recomputed"
+        if self.nodes <= 0:
+            return (
+                "nothing is recomputed"
+                if not self.nodes
+                else "no more kernels run than without a budget"
+            )
         return (
             f"{self.nodes:,} kernels recomputed: {self.flops:,} flops, {self.nbytes:,} bytes "
             f"moved, about {100 * self.share:.1f} % of the step"
