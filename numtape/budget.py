@@ -56,12 +56,10 @@ class Recomputed:
     share: float = 0.0
 
     def __str__(self) -> str:
-        if self.nodes <= 0:
-            return (
-                "nothing is recomputed"
-                if not self.nodes
-                else "no more kernels run than without a budget"
-            )
+        if not self.nodes:
+            return "nothing is recomputed"
+        if self.nodes < 0:
+            return "no more kernels run than without a budget"
         return (
             f"{self.nodes:,} kernels recomputed: {self.flops:,} flops, {self.nbytes:,} bytes "
             f"moved, about {100 * self.share:.1f} % of the step"

@@ -195,9 +195,8 @@ def compile(
 
     `memory` is the most that the arena of a call may take, in bytes. What would be held longest
     for the time it costs to compute is then computed again where it is read, which changes no
-    bit; `tape.recomputed` says what that costs. Where no plan keeps to the budget, the call (or
-    `.tape`) raises a `MemoryError` with the least that one takes, before anything runs. To find
-    the plan takes up to ten times as long as compiling without a budget.
+    bit; `tape.recomputed` says what that costs. Compiling takes up to ten times as long. Where no
+    plan keeps to the budget, it raises a `MemoryError` with the least that one takes.
 
     `validate` checks the compiler whenever a tape is made: each pass and the emitted program
     against the reference, on copies of the arguments, and the plan by proof. A step that changes
