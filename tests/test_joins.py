@@ -233,6 +233,16 @@ def test_a_join_that_is_shown_later_is_a_copy():
         assert not tape.plan.joins
 
 
+def test_what_is_read_only_is_not_updated_with_what_lies_beside_it():
+    parts = tensors()
+    fixed = parts[1].numpy()
+    fixed.flags.writeable = False
+    before = fixed.copy()
+    with pytest.raises(ValueError, match="read-only"):
+        nt.compile(lambda x: whole_update(parts, x))(nt.tensor(X))
+    np.testing.assert_array_equal(fixed, before)
+
+
 def test_profiles_change_nothing():
     parts = tensors()
     step = nt.compile(lambda x: whole_update(parts, x))

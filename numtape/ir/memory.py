@@ -46,8 +46,13 @@ def lie_end_to_end(arrays: Sequence[np.ndarray]) -> bool:
 
 
 def end_to_end(*arrays: np.ndarray, shape: Shape) -> np.ndarray:
-    """One array over the memory of arrays that lie end to end; others are a ValueError."""
+    """One array over the memory of arrays that lie end to end; others are a ValueError.
+
+    It is read-only where one of them is.
+    """
     if not lie_end_to_end(arrays):
         raise ValueError("the arrays do not lie end to end in one block of memory")
     held = holder(arrays[0])
-    return np.ndarray(shape, arrays[0].dtype, held, address(arrays[0]) - address(held))
+    joined = np.ndarray(shape, arrays[0].dtype, held, address(arrays[0]) - address(held))
+    joined.flags.writeable = all(a.flags.writeable for a in (held, *arrays))
+    return joined
