@@ -1,5 +1,6 @@
 """Random programs: lines tried one by one on numbers, so that every program runs."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -57,8 +58,8 @@ class _Generator:
             self._give()
             for _ in range(int(self.rng.integers(3, 11))):
                 self._add()
-                if self.mode in ("values", "training", "split") and self.rng.random() < 0.12:
-                    self._assign()
+                if self.mode in ("values", "training", "split") and self.rng.random() < 0.2:
+                    (self._assign if self.rng.random() < 0.5 else self._assign_all)()
         return self._finished().pruned()
 
     # ---- inputs ----------------------------------------------------------------------------
@@ -71,6 +72,7 @@ class _Generator:
         roles = ["argument", "argument"]
         learning = self.mode in ("training", "split")
         roles += [draw.one(("argument", "parameter" if learning else "state", "state"))]
+        roles += ["parameter" if learning else "state"] * draw.number(0, 2)
         roles += ["parameter"] if learning else []
         for role in roles:
             self._input(draw, base, role)
@@ -147,11 +149,32 @@ class _Generator:
                 return
         except REFUSALS:
             return
-        self.steps.append(Step(None, f"{target}.assign(({mixed}).detach())"))
-        views = [n for n, t in self.known.items() if owner(t) is owner(old)]
-        for name in views:
+        self._store(target, f"({mixed})", new)
+
+    def _store(self, target: str, text: str, new: nt.Tensor) -> None:
+        self.steps.append(Step(None, f"{target}.assign({text}.detach())"))
+        old = self.known[target]
+        for name in [n for n, t in self.known.items() if owner(t) is owner(old)]:
             del self.known[name]
         self.known[target] = nt.Tensor(new.numpy().copy())
+
+    def _assign_all(self) -> None:
+        """States are changed end to end, as one, and each takes its part."""
+        draw = self._draw()
+        dtype = draw.one(("f8", "f4"))
+        states = [f"v{n}" for n in self._of_role("state") if self.inputs[n].dtype == dtype]
+        if len(states) < 2:
+            return
+        flat = ", ".join(f"{name}.reshape(-1)" for name in states)
+        change = draw.one(("* 0.5 + 0.25", ".tanh()", "* 1.0", ".flip(0)"))
+        text = f"nt.concatenate([{flat}]) {change}"
+        self._append(text, self._tried(text))
+        whole, start = f"v{self.count - 1}", 0
+        for name in states:
+            shape = self.known[name].shape
+            part = f"{whole}[{start}:{start + math.prod(shape)}].reshape({shape})"
+            self._store(name, part, self._tried(part))
+            start += math.prod(shape)
 
     # ---- results ---------------------------------------------------------------------------
 
@@ -177,6 +200,8 @@ class _Generator:
                 "tile": int(self.rng.choice([0, 0, 48, 96, 144, 500])),
                 "budget": bool(self.rng.random() < 0.04),
                 "some": bool(self.rng.random() < 0.5),
+                "clip": bool(self.rng.random() < 0.3),
+                "laid": bool(self.rng.random() < 0.5),
             },
         )
 

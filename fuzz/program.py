@@ -15,6 +15,7 @@ import numpy as np
 import numtape as nt
 from numtape import optim
 from numtape.nn import functional as F
+from numtape.tracer.moving import lay_end_to_end
 
 NAME = re.compile(r"\bv(\d+)\b")
 MODES = ("values", "gradient", "second", "training", "split")
@@ -57,7 +58,7 @@ class Program:
     reduction: str = "({0} * {0}).sum()"
     optimizer: str = "optim.SGD({0}, lr=0.05, momentum=0.9)"
     floats: tuple[int, ...] = ()  # the outputs that a loss is made of
-    options: dict[str, Any] = field(default_factory=dict)  # small tiles, budget, some results
+    options: dict[str, Any] = field(default_factory=dict)  # tiles, budget, memory and the like
 
     def of_role(self, *roles: str) -> list[int]:
         return [n for n, given in self.inputs.items() if given.role in roles]
@@ -91,7 +92,10 @@ class Program:
             yield from self._differentiated(names, tuple(wanted))
         elif self.mode == "training":
             yield f"    loss = {self.loss}"
-            yield from ("    optimizer.zero_grad()", "    loss.backward()", "    optimizer.step()")
+            yield from ("    optimizer.zero_grad()", "    loss.backward()")
+            if self.options.get("clip"):
+                yield "    optim.clip_grad_norm_(optimizer.parameters, 0.5)"
+            yield "    optimizer.step()"
             yield f"    return {self._returned('loss')}"
         else:
             yield f"    return {self._returned()}"
@@ -175,6 +179,8 @@ class Instance:
             )
             for n in program.of_role("state", "parameter")
         }
+        if program.options.get("laid"):
+            self._lay()
         names: dict[str, Any] = {"nt": nt, "np": np, "F": F, "optim": optim}
         names |= {f"v{n}": tensor for n, tensor in self.held.items()}
         if program.mode == "training":
@@ -184,6 +190,11 @@ class Instance:
         exec(_code(program.source()), names)
         self.function = names["program"]
         self.loss = names.get("loss")
+
+    def _lay(self) -> None:
+        """What is captured lies end to end, as an optimizer lays parameters."""
+        for dtype in {t.dtype for t in self.held.values()}:
+            lay_end_to_end([t for t in self.held.values() if t.dtype == dtype])
 
     def _seed(self, n: int, call: int) -> int:
         return (self.program.seed * 1009 + n) * 7 + call
