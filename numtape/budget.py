@@ -6,12 +6,13 @@ corrected by what the last count was off, which settles in two or three plans.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from numtape.ir.effort import effort
-from numtape.ir.graph import Graph
+from numtape.ir.graph import Graph, Value
 from numtape.ir.location import Located
 from numtape.ir.records import PassRecord
 from numtape.passes import Pass, optimise, recomputing
@@ -19,7 +20,8 @@ from numtape.runtime.cost import cost
 from numtape.runtime.plan import Plan
 
 Optimiser = Callable[[Graph, Sequence[Pass]], tuple[Graph, list[PassRecord]]]
-TRIES = 5
+TRIES = 8
+STEPS = 64  # the least by which a wish that came out too large is corrected, as a part
 CLOSE = 0.97  # of the budget: more in use would save next to nothing
 UNITS = {
     "": 1,
@@ -43,8 +45,7 @@ class OverBudget(Located, MemoryError):
 class Recomputed:
     """What keeping to a budget costs at every replay.
 
-    nodes   kernels that run in addition; fewer than 0 where the passes would compute more
-            again without a budget.
+    nodes   kernels that run in addition.
     flops   floating-point operations of these.
     nbytes  bytes that they read and write.
     share   the time that they take by estimate, as a part of the step without them.
@@ -56,10 +57,8 @@ class Recomputed:
     share: float = 0.0
 
     def __str__(self) -> str:
-        if not self.nodes:
+        if self == Recomputed():
             return "nothing is recomputed"
-        if self.nodes < 0:
-            return "no more kernels run than without a budget"
         return (
             f"{self.nodes:,} kernels recomputed: {self.flops:,} flops, {self.nbytes:,} bytes "
             f"moved, about {100 * self.share:.1f} % of the step"
@@ -97,12 +96,18 @@ class Optimised:
         if self.whole is None:
             return Recomputed()
         order, before = self.plan.order, self.whole.plan.order
+        more = Counter(map(_described, order)) - Counter(map(_described, before))
         return Recomputed(
-            len(order) - len(before),
+            more.total(),
             cost(order).flops - cost(before).flops,
             cost(order).nbytes - cost(before).nbytes,
             effort(order) / effort(before) - 1,
         )
+
+
+def _described(node: Value) -> tuple:
+    """What tells kernels apart, but for those that compute again what another does."""
+    return node.op, node.type, tuple(node.attrs.items()), node.origin[:2]
 
 
 def as_bytes(memory: int | str, what: str = "memory") -> int:
@@ -156,17 +161,18 @@ class _Search:
     def cheapest(self, budget: int) -> Optimised | None:
         """The cheapest of a few that keep to the budget, or None."""
         fitting: list[Optimised] = []
-        wanted, arena, tries = budget, 0, 0
-        while wanted > 0 and tries < TRIES:
-            tries += 1
-            found = self.made(wanted)
-            if found.arena == arena:  # it gives no other
-                break
-            arena = found.arena
-            fitting += [found] if arena <= budget else []
-            if CLOSE * budget <= arena <= budget:
-                break
-            wanted += budget - arena
+        wanted, arena, further = budget, 0, 1
+        for _ in range(TRIES):
+            found = self.made(max(wanted, 0))
+            same, arena = found.arena == arena, found.arena
+            if arena <= budget:
+                fitting.append(found)
+                if same or arena >= CLOSE * budget:
+                    break
+                wanted += budget - arena
+            else:
+                further = 2 * further if same else 1  # many wishes give the same arena
+                wanted -= further * max(arena - budget, budget // STEPS)
         return min(fitting, key=lambda found: found.recomputed.share, default=None)
 
     def made(self, nbytes: int) -> Optimised:

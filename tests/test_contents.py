@@ -1,9 +1,12 @@
 """Arrays that change where a tape may read them again: never a wrong gradient."""
 
+import copy
+
 import numpy as np
 import pytest
 
 import numtape as nt
+from numtape import nn
 from numtape.ir.reading import OUT
 from numtape.tracer.contents import fingerprint
 
@@ -147,6 +150,22 @@ def test_what_no_rule_reads_may_change():
     total += (x * x * x).sum().numpy()
     first.backward()
     assert x.grad.tolist() == [3.0] * 3
+
+
+def test_a_view_of_what_is_assigned_while_tracing_that_no_rule_reads():
+    def slope(linear, x):
+        loss = linear(x).sum()  # reads the weight transposed, and its gradient rule x alone
+        linear.weight.assign(linear.weight * 0.5)
+        loss.backward()
+        return linear.weight.grad
+
+    x = nt.tensor(np.linspace(-1.0, 1.0, 32, dtype=np.float32).reshape(4, 8))
+    nt.random.seed(0)
+    linear = nn.Linear(8, 3)
+    twin = copy.deepcopy(linear)
+    found = nt.compile(lambda x: slope(linear, x))(x)
+    np.testing.assert_array_equal(found.numpy(), slope(twin, x).numpy())
+    np.testing.assert_array_equal(linear.weight.numpy(), twin.weight.numpy())
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,12 @@ def test_groups_have_their_own_rate_and_decay():
     assert [g.lr.item() for g in optimizer.groups] == [0.125, 0.125]
 
 
+def test_a_schedule_cannot_be_set_later():
+    optimizer = optim.SGD([nn.Parameter(np.ones(1))], lr=1.0)
+    with pytest.raises(TypeError, match="a schedule is given when an optimizer is made"):
+        optimizer.lr = optim.schedules.constant(0.1)
+
+
 def test_the_rate_can_be_set_between_steps_without_a_new_trace():
     p = nn.Parameter(np.ones(1))
     optimizer = optim.SGD([p], lr=1.0)

@@ -8,7 +8,6 @@ from helpers import written
 from programs import TRAINING, RandomProgram, each_step, gpt_step
 
 import numtape as nt
-from numtape.budget import Recomputed
 from numtape.ir.verify import verify
 from numtape.nn import functional as F
 from numtape.optim import bundles
@@ -385,7 +384,3 @@ def test_sizes(text, nbytes):
 def test_sizes_that_are_none(text):
     with pytest.raises(ValueError, match=r"bytes, or text such as \"512MB\" or \"1.5GiB\", not"):
         nt.compile(chain, memory=text)
-
-
-def test_a_cost_below_none_is_said_in_words():
-    assert str(Recomputed(nodes=-1)) == "no more kernels run than without a budget"

@@ -10,6 +10,7 @@ import pytest
 from helpers import lines_of, parameter
 
 import numtape as nt
+from numtape import nn
 
 ONES = np.ones(3)
 
@@ -239,3 +240,9 @@ def test_objects_that_hide_tensors_are_no_results(make):
         nt.compile(lambda x: (weight.assign(weight + 1.0), make(x))[1])(ONES)
     assert weight.tolist() == [1.0]
     assert nt.compile(lambda x: (x, Output("text")))(ONES)[1].loss == "text"
+
+
+def test_a_module_made_while_tracing():
+    x = np.ones((2, 8), np.float32)
+    with pytest.raises(nt.TraceError, match="make modules and parameters outside of it"):
+        nt.compile(lambda x: nn.Linear(8, 4)(x))(x)

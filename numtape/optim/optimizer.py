@@ -46,6 +46,11 @@ class Group(Holder):
                 "this learning rate follows the schedule that the optimizer was made with; make "
                 "it with a number in order to set the rate from outside"
             )
+        if callable(value):
+            raise TypeError(
+                "a schedule is given when an optimizer is made, as its lr; set later, a rate is a "
+                "number"
+            )
         self._lr.assign(value)
 
 

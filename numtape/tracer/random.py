@@ -4,9 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from numtape.ir.location import user_line
 from numtape.ir.ops import random as ops
 from numtape.ir.types import Shape
-from numtape.tracer.tensor import Tensor
+from numtape.tracer.tensor import Tensor, TraceError
+from numtape.tracer.trace import tracing
 
 
 class Generator:
@@ -31,6 +33,11 @@ class Generator:
 
     def numpy(self) -> "np.random.Generator":
         """A NumPy generator for one use outside compiled functions, such as initialisation."""
+        if tracing() is not None:
+            raise TraceError(
+                f"at {user_line()}: a traced function cannot draw initial values, which would be "
+                "frozen into the tape; make modules and parameters outside of it"
+            )
         stream = ops.stream(self.state.numpy())
         self.state.assign(ops.advance(self.state))
         return stream

@@ -175,8 +175,9 @@ class Trace(Recorder):
             self._gradients[id(tensor)] = (tensor, value)
 
     def inherit(self, node: Tensor) -> AbstractContextManager:
-        origin = self.value_of(node).origin._replace(reverse=True)
-        return self.builder.scope.inherit(origin)
+        # Of a view of what was assigned since as well: that it was made is all that counts here.
+        value = node._payload if node.is_traced else self.value_of(node)
+        return self.builder.scope.inherit(value.origin._replace(reverse=True))
 
     def watch(
         self,
