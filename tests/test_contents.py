@@ -216,3 +216,13 @@ def test_large_arrays_under_a_compiled_call():
         change(factor.numpy())
         with pytest.raises(RuntimeError, match="changed in place"):
             loss.backward()
+
+
+def test_the_error_names_the_operation_and_what_is_viewed():
+    linear = nn.Linear(8, 3)
+    x = nt.tensor(np.ones((4, 8), np.float32), requires_grad=True)
+    loss = linear(x).sum()
+    linear.weight.assign(linear.weight * 0.5)
+    message = r"f32\[8,3\], a view of f32\[3,8\], was changed in place after the matmul"
+    with pytest.raises(RuntimeError, match=message):
+        loss.backward()

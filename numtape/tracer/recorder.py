@@ -258,13 +258,23 @@ def _check_unchanged(node: Tensor) -> None:
     read = [seen[i] for i in node.reads if i != OUT]
     if OUT in node.reads:
         read.append((node, node.made, None))
+    assert node.op is not None
     for t, version, content in read:
         if t.version != version or t.was_written(content):
             raise RuntimeError(
-                f"at {user_line()}: {t.type} was changed in place after {node.op} had used it, so "
-                "its gradient would be wrong; call backward() before the update, use a copy that "
-                "stays as it is (`s * 1.0`), or compute under no_grad() what needs no gradient"
+                f"at {user_line()}: {_shown(t)} was changed in place after the {node.op.name} had "
+                "used it, so its gradient would be wrong; call backward() before the update, use "
+                "a copy that stays as it is (`s * 1.0`), or compute under no_grad() what needs no "
+                "gradient"
             )
+
+
+def _shown(tensor: Tensor) -> str:
+    """The type, and that of the tensor that it is a view of."""
+    root = tensor
+    while getattr(root.op, "view", None) is not None:
+        (root,) = root.inputs
+    return f"{tensor.type}" if root is tensor else f"{tensor.type}, a view of {root.type},"
 
 
 class Eager(Recorder, threading.local):
