@@ -10,7 +10,7 @@ import pytest
 from helpers import lines_of, parameter
 
 import numtape as nt
-from numtape import nn
+from numtape import nn, optim
 
 ONES = np.ones(3)
 
@@ -246,3 +246,39 @@ def test_a_module_made_while_tracing():
     x = np.ones((2, 8), np.float32)
     with pytest.raises(nt.TraceError, match="make modules and parameters outside of it"):
         nt.compile(lambda x: nn.Linear(8, 4)(x))(x)
+
+
+def grows(x):
+    fresh = nt.Tensor(np.zeros(3))
+    fresh.assign(fresh + x)
+    return fresh
+
+
+def steps_anew(x):
+    weight = parameter(1.0)
+    optimizer = optim.Adam([weight])
+    (weight * x).sum().backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("function, name", [(grows, "captured"), (steps_anew, "optimizer")])
+def test_state_that_the_function_makes_anew_is_not_kept_from_call_to_call(function, name):
+    with pytest.raises(
+        nt.TraceError, match=rf"test_traps.py:\d+: .*{name}.* every call makes anew"
+    ):
+        nt.compile(function)(ONES)
+
+
+class Filling:
+    total = None
+
+    def __call__(self, x):
+        if self.total is None:
+            self.total = nt.Tensor(np.zeros(3))
+        self.total.assign(self.total + x)
+        return self.total * 1.0
+
+
+def test_state_that_the_first_call_makes_is_kept():
+    compiled = nt.compile(Filling())
+    assert [compiled(ONES).tolist()[0] for _ in range(3)] == [1.0, 2.0, 3.0]

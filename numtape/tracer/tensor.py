@@ -20,7 +20,7 @@ from numtape.ir.reading import reads
 from numtape.ir.types import BOOL, FLOAT, Type
 from numtape.tracer.contents import Look, fingerprint, glance
 
-_index = itertools.count()
+indices = itertools.count()  # of tensors, in the order in which they are made
 
 
 class TraceError(TypeError):
@@ -102,7 +102,7 @@ class Tensor(Methods):
         self.reads: Collection[int] | None = ()
         self.storage = Storage(payload)
         self.made = 0  # the version when this tensor was made
-        self.index = next(_index)
+        self.index = next(indices)
 
     @classmethod
     def wrap(cls, payload: Any, type: Type, owner: Any = None) -> "Tensor":

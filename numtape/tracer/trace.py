@@ -28,7 +28,7 @@ from numtape.tracer.recorder import (
     usable_gradient,
 )
 from numtape.tracer.structure import flatten, parameter_names, readable, rebuild
-from numtape.tracer.tensor import Tensor, TraceError, as_array, refuse, refuse_outside
+from numtape.tracer.tensor import Tensor, TraceError, as_array, indices, refuse, refuse_outside
 from numtape.tracer.traced import USED_UP, Gradient, Joint, Output, Traced, Watch
 
 
@@ -49,6 +49,7 @@ class Trace(Recorder):
         self._inside: dict[int, Tensor] = {}  # and the other way round
         self._reached: dict[int, Tensor] = {}  # what is used without being an argument
         self._versions: dict[Tensor, int] = {}  # before the trace
+        self._began = next(indices)  # what is made inside has higher ones
         self.refused: TraceError | None = None
         self.module_names: dict[int, str] = {}  # of the root module now running
         self._names: dict[int, str] = {}
@@ -299,6 +300,7 @@ class Trace(Recorder):
             shape,
             tuple(self._settled(key, watch) for key, watch in self.watches.items()),
             self._reached,
+            self._began,
         )
 
     def _joint(self, graph: Graph, outputs: list[Tensor]) -> Joint | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from numtape.ir.graph import Graph
+from numtape.ir.location import user_line
 from numtape.tracer.tensor import Tensor, TraceError
 
 
@@ -42,6 +43,7 @@ class Traced:
                output that holds it, None for a gradient cleared, -1 for one used up inside.
     result     the function's result with `Output(i)` where tensors stand.
     reached    tensors that were used without being arguments, by id.
+    began      an index that only tensors made by the function exceed.
     joint      the graph with a reverse part behind it, where some output can be differentiated.
     """
 
@@ -54,6 +56,7 @@ class Traced:
     result: Any
     watches: tuple[Watch, ...]
     reached: dict[int, Any]
+    began: int
 
     @property
     def program(self) -> Graph:
@@ -109,7 +112,22 @@ def settled(found: Iterable[Watch], traced: Traced) -> tuple[Watch, ...]:
     traces anew and finds it settled. A counter never settles.
     """
     every = (*found, *traced.watches)
-    return tuple(w for w in every if w.holds() or not _is_cache(w, traced.reached))
+    kept = tuple(w for w in every if w.holds() or not _is_cache(w, traced.reached))
+    if all(w.holds() for w in kept):
+        _refuse_own_state(traced)
+    return kept
+
+
+def _refuse_own_state(traced: Traced) -> None:
+    """What the function makes and assigns to, as nothing tells the next call that it is there."""
+    names = dict(zip(traced.graph.inputs, traced.graph.names, strict=True))
+    for target, (old, _) in zip(traced.targets, traced.graph.updates, strict=True):
+        if isinstance(target, Tensor) and target.index > traced.began:
+            raise TraceError(
+                f"at {user_line()}: the function assigns to {names[old]} ({target.type}), which "
+                "every call makes anew, but a tape would keep from call to call; make it, or the "
+                "optimizer or module that it belongs to, outside the function"
+            )
 
 
 def _is_cache(watch: Watch, used: Container[int]) -> bool:
