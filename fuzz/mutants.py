@@ -62,6 +62,7 @@ MUTANTS = (
         ("return x if root.op.view is None else None", "return x"),
         ("if same and x.shape == (stops[-1],) else None", "if same else None"),
         ('[v.attrs["bounds"] for v in parts] == whole', "whole"),
+        ("inputs[0].ndim != 1 or any", "any"),
         ("if x.op is neg else None", "if x.op.entrywise else None"),
         (
             'if x.dtype == attrs["dtype"] else None',
@@ -234,6 +235,7 @@ MUTANTS = (
         ("if made[node] < safe:", "if False:"),
         ("and tiles.inside.issuperset(sharing[owner])", ""),
         ("or not whole:", ":"),
+        ("source.type[:2] != root.type[:2] or", ""),
         ("return same and offset(new, places) == offset(old, places)", "return same"),
         ("same = place.root is source and", "same ="),
     ),
@@ -259,6 +261,7 @@ MUTANTS = (
         ("return block[start : start + nbytes]", "return block[:nbytes]"),
         ("address(a) + a.nbytes == address(b)", "address(a) + a.nbytes <= address(b)"),
         ("all(holder(a) is held for a in arrays)", "True"),
+        ("for a in (held, *arrays))", "for a in (held,))"),
         ("and a.dtype == arrays[0].dtype", ""),
     ),
     *_of(
