@@ -243,6 +243,14 @@ def test_clipping_keeps_the_dtype_of_each_gradient():
     assert p.grad.dtype == np.float32 and q.grad.dtype == np.float64
 
 
+def test_clipping_keeps_dtypes_that_are_not_the_parameters():
+    p, q = given(np.full(2, 3.0, np.float32), np.full(2, 4.0, np.float32))
+    q.grad = nt.tensor(np.full(2, 4.0))
+    optim.clip_grad_norm_([p, q], 1.0)
+    assert p.grad.dtype == np.float32 and q.grad.dtype == np.float64
+    np.testing.assert_allclose(p.grad.numpy(), np.full(2, 3.0 / math.sqrt(50.0)), rtol=1e-6)
+
+
 # ---- traced -------------------------------------------------------------------------------
 
 
