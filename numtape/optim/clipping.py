@@ -25,6 +25,7 @@ def clip_grad_norm_(parameters: Iterable[Tensor] | Tensor, max_norm: float) -> T
         for group, g in zip(groups, gradients, strict=True):
             parts = parted(g * share.astype(g.dtype), group)
             for p, part in zip(group, parts, strict=True):
+                assert p.grad is not None
                 p.grad = part.astype(p.grad.dtype)  # which joining may have widened
     return norm
 
