@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -62,7 +63,7 @@ class Plan:
     def owner(self) -> Mapping[Value, Value]:
         return self.lives.owner
 
-    @property
+    @cached_property
     def direct(self) -> set[Value]:
         return {old for old, new in self.graph.updates if self._is_there(old, new)}
 
