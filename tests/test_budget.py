@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from programs import training_step
 
 import numtape as nt
 from numtape import nn, optim
@@ -24,16 +25,7 @@ def language_model():
 
 
 def a_step(model):
-    optimizer = optim.AdamW(model.parameters(), lr=3e-3)
-
-    def step(x, target):
-        loss = nn.functional.cross_entropy(model(x), target)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    return step
+    return training_step(model, optim.AdamW(model.parameters(), lr=3e-3))
 
 
 @pytest.mark.parametrize("make", [perceptron, language_model], ids=lambda f: f.__name__)
