@@ -10,6 +10,7 @@ from fuzz.program import MODES, Input, Instance, Program, Step, array
 from fuzz.steps import STEPS
 from fuzz.steps.draw import Draw, NoOperand, Operand
 from numtape import optim
+from numtape.ir.memory import holder
 from numtape.nn import functional as F
 
 LARGEST = 400  # entries of a value
@@ -215,7 +216,4 @@ class _Generator:
 
 def owner(tensor: nt.Tensor) -> np.ndarray:
     """The array whose memory a tensor looks at; of nothing as well."""
-    array = tensor.numpy()
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return array
+    return holder(tensor.numpy())

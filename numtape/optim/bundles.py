@@ -117,8 +117,10 @@ def _laid(parameters: list[Tensor]) -> list[list[Tensor]]:
     """Those that lie end to end in one block, moved there if need be, and those that cannot."""
     if are_end_to_end(parameters):
         return [parameters]
-    held = [p for p in parameters if not can_move(p)]
-    moved = [p for p in parameters if can_move(p)]
+    moved: list[Tensor] = []
+    held: list[Tensor] = []
+    for p in parameters:
+        (moved if can_move(p) else held).append(p)
     if moved:
         lay_end_to_end(moved)
     return [part for part in (moved, held) if part]

@@ -13,7 +13,13 @@ from numtape.ir.graph import Graph, Value
 from numtape.ir.op import Op
 from numtape.ir.ops.elementwise import add, alias, cast, detach, div, mul, neg, sub, where
 from numtape.ir.ops.parts import slice_
-from numtape.ir.ops.shapes import broadcast_op, concatenate_op, reshape_op, transpose_op
+from numtape.ir.ops.shapes import (
+    broadcast_op,
+    concatenate_op,
+    reshape_op,
+    transpose_op,
+    unshaped,
+)
 from numtape.ir.types import Shape, broadcast
 from numtape.passes.rewrite import rewrite
 
@@ -149,7 +155,7 @@ def _whole(inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:
 
 def _joined(inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:
     """concatenate(x[:a], x[a:]) = x, for a vector whose parts may have other shapes between."""
-    parts = list(map(_unshaped, inputs))
+    parts = list(map(unshaped, inputs))
     if inputs[0].ndim != 1 or any(v.op is not slice_ for v in parts):
         return None
     x = parts[0].inputs[0]
@@ -157,12 +163,6 @@ def _joined(inputs: tuple[Value, ...], attrs: Mapping) -> Value | None:
     whole = [((a, b, 1),) for a, b in pairwise(stops)]
     same = all(v.inputs[0] is x for v in parts) and [v.attrs["bounds"] for v in parts] == whole
     return _dense(x) if same and x.shape == (stops[-1],) else None
-
-
-def _unshaped(x: Value) -> Value:
-    while x.op is reshape_op:
-        (x,) = x.inputs
-    return x
 
 
 # Views that look at nothing else, or at what another view looks at already.

@@ -14,7 +14,7 @@ import numpy as np
 
 from numtape.ir.graph import Graph, Value, root_of
 from numtape.ir.memory import lie_end_to_end
-from numtape.ir.ops.shapes import concatenate_op, reshape_op
+from numtape.ir.ops.shapes import concatenate_op, unshaped
 
 Joins = Mapping[Value, tuple[Value, ...]]  # by join, the inputs that lie end to end in it
 
@@ -43,11 +43,5 @@ def _sources(node: Value) -> tuple[Value, ...]:
     """What lies end to end in a join, each as a whole; nothing where that is not known."""
     if node.op is not concatenate_op or node.attrs["axis"] != 0:
         return ()
-    sources = tuple(map(_reshaped, node.inputs))
+    sources = tuple(map(unshaped, node.inputs))
     return sources if len(set(sources)) == len(sources) else ()
-
-
-def _reshaped(value: Value) -> Value:
-    while value.op is reshape_op:
-        (value,) = value.inputs
-    return value

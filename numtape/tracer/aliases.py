@@ -8,15 +8,14 @@ from collections.abc import Container, Sequence
 
 import numpy as np
 
+from numtape.ir.memory import holder
 from numtape.ir.types import Type
 
 
 def owner(array: np.ndarray) -> int:
     """The id of what holds the memory of an array: arrays with different ones do not overlap."""
-    held = array
-    while isinstance(held, np.ndarray) and held.base is not None:
-        held = held.base
-    return id(held)
+    held = holder(array)
+    return id(held if held.base is None else held.base)
 
 
 def shares_memory(changed: str, other: str) -> str:

@@ -44,6 +44,13 @@ reshape_op = Op(
 )
 
 
+def unshaped(x: Any) -> Any:
+    """The graph value that a chain of reshapes begins with."""
+    while x.op is reshape_op:
+        (x,) = x.inputs
+    return x
+
+
 def _infer_transpose(x: Type, axes: tuple[int, ...]) -> Type:
     return Type(x.dtype, tuple(x.shape[a] for a in axes))
 
