@@ -92,7 +92,7 @@ def _dropped(program: Program) -> Iterator[Program]:
 
 
 def _plainer(program: Program) -> Iterator[Program]:
-    for key in ("tile", "budget"):
+    for key in ("tile", "budget", "some", "clip", "laid"):
         if program.options.get(key):
             yield replace(program, options={**program.options, key: 0})
     if program.mode == "second":
